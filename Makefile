@@ -1,0 +1,25 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test clean-demo
+
+demo: $(VENV)/installed
+	$(RUN) create_nets_dataset_single.py
+	$(RUN) train_single_arch.py
+	$(RUN) eval_single.py
+	$(RUN) interpolate_single_arch.py
+	$(RUN) visualize_prep.py
+	$(RUN) -m evaluation.report runs/photos/single
+
+test: $(VENV)/installed
+	$(RUN) -m pytest
+
+clean-demo:
+	rm -rf runs/photos models/input_lists/photos
+
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@

@@ -1,0 +1,173 @@
+"""Train many instances of one architecture to different accuracies (paper Sec. IV "Single-Architecture", supplement Sec. IV).
+
+    python create_nets_dataset_single.py                           # photos: 132 small ResNet8
+    python create_nets_dataset_single.py cifar10                   # the paper's protocol
+    python create_nets_dataset_single.py cifar10 --dataset FOLDER  # your images, FOLDER/{train,test}/CLASS/IMAGE
+
+Writes runs/<dataset>/nets/<architecture>-adam/*.safetensors and models/input_lists/<dataset>/single/{train,val,test}.txt.
+Instances train side by side, each from its own initialization, on its own order and augmentation of the images.
+Run again to resume: an instance on disk is not trained again. photos takes 1 minute on 2 CPU cores."""
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from tqdm import tqdm
+
+from data.folders import Folders
+from data.images import Epoch, ImageSet
+from data.load import dataset_name, load_images
+from data.nets import Entry, is_on_disk, save_instance, write_lists
+from evaluation.accuracy import accuracy
+from models.instances import ArchitectureOnImages
+from models.registry import get_architecture
+from training.checkpoints import load_checkpoint, refuse_other_constants, save_checkpoint
+from training.command_line import run_script
+from training.ensembles import Ensemble
+from training.runtime import pick_device
+
+# How long instances train: the original release's 186 candidates, in epochs.
+PAPER_EPOCHS = (*range(1, 101), *range(102, 201, 2), *range(205, 301, 5), *range(310, 401, 10), *range(425, 501, 25), 550, 600)
+# In steps of 64 images, of which 98 are an epoch of photos: from 0.4 to 22 epochs, in geometric progression.
+PHOTOS_STEPS = tuple(round(steps) for steps in np.geomspace(40, 2200, 33).tolist())
+
+
+@dataclass(frozen=True)
+class Config:
+    dataset: str  # the preset's, or a folder with train/CLASS/IMAGE and test/CLASS/IMAGE
+    architecture: str = "resnet8"
+    num_train: int = 100  # instances in train.txt
+    num_val: int = 16
+    num_test: int = 16
+    lengths: Annotated[tuple[int, ...], tyro.conf.Suppress] = PAPER_EPOCHS
+    lengths_in: Literal["epochs", "steps"] = "epochs"
+    image_batch: int = 128  # B, images that an instance sees a step
+    learning_rate: float = 1e-4  # Adam's, constant
+    head_scale: float = 1.0  # factor on the classifier's initial weights; 0 makes weak instances err alike
+    side_by_side: int = 132  # instances trained at once; fewer need less memory
+    checkpoint_seconds: float = 60.0
+    seed: int = 0
+    folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
+
+
+PRESETS = {
+    "photos": Config("photos", lengths=PHOTOS_STEPS, lengths_in="steps", image_batch=64, learning_rate=2e-3, head_scale=0.0),
+    "cifar10": Config("cifar10"),
+    "tiny-imagenet-200": Config("tiny-imagenet-200"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One instance to be trained. `facts` must agree with the file's for one on disk to be it."""
+
+    index: int
+    steps: int
+    path: Path
+    facts: dict[str, Any]
+
+
+def main(config: Config) -> None:
+    device = pick_device()
+    images = load_images(config.dataset, config.folders.data_dir, device)
+    nets = ArchitectureOnImages(get_architecture(config.architecture), images.image_shape, images.num_classes)
+    folder = config.folders.nets(config.dataset, f"{config.architecture}-adam")
+    plans = plan_instances(config, len(images.train) // config.image_batch, folder)
+    lists = split_instances(config, plans)
+    entries = {split: [Entry(nets.architecture, images.name, plan.path) for plan in chosen] for split, chosen in lists.items()}
+    write = write_lists(config.folders, config.dataset, "single", entries)  # refuses now, not after hours of training
+
+    checkpoint = folder / f"seed{config.seed}-in-training.pt"
+    if checkpoint.is_file():
+        saved = load_checkpoint(checkpoint, "python create_nets_dataset_single.py")
+        refuse_other_constants(checkpoint, saved["constants"], constants(config))
+        train_side_by_side(config, images, nets, [plans[i] for i in saved["indices"]], checkpoint, saved)
+    missing = [plan for plan in plans if not is_on_disk(plan.path, plan.facts)]
+    for start in range(0, len(missing), config.side_by_side):
+        train_side_by_side(config, images, nets, missing[start : start + config.side_by_side], checkpoint)
+    write()
+    print(f"{len(plans)} instances of {config.architecture} in {folder}, {len(missing)} of them trained now")
+
+
+def plan_instances(config: Config, steps_per_epoch: int, folder: Path) -> list[Plan]:
+    """Deals lengths to instances from the seed, every candidate equally often or at most once; shortest first."""
+    rng = np.random.default_rng((config.seed, 0))
+    total = config.num_train + config.num_val + config.num_test
+    passes = -(-total // len(config.lengths))
+    lengths = np.sort(np.concatenate([rng.permutation(config.lengths) for _ in range(passes)])[:total])
+    same = {name: getattr(config, name) for name in ("architecture", "image_batch", "learning_rate", "head_scale", "seed")}
+    plans = []
+    for i, length in enumerate(lengths.tolist()):
+        steps = length if config.lengths_in == "steps" else length * steps_per_epoch
+        facts = {"dataset": dataset_name(config.dataset), **same, "index": i, "steps": steps}
+        plans.append(Plan(i, steps, folder / f"seed{config.seed}-{i:03d}.safetensors", facts))
+    return plans
+
+
+def split_instances(config: Config, plans: list[Plan]) -> dict[str, list[Plan]]:
+    """Deals instances so that val and test hold short and long training alike, whatever the seed."""
+    rng = np.random.default_rng((config.seed, 1))
+    split_of = np.full(len(plans), "train", dtype=object)
+    for split, number in (("test", config.num_test), ("val", config.num_val)):
+        free = np.flatnonzero(split_of == "train")
+        split_of[[rng.choice(part) for part in np.array_split(free, number)]] = split
+    return {split: [plan for plan, of in zip(plans, split_of) if of == split] for split in ("train", "val", "test")}
+
+
+def constants(config: Config) -> dict[str, Any]:
+    return {name: value for name, value in asdict(config).items() if name not in ("folders", "checkpoint_seconds")}
+
+
+def train_side_by_side(
+    config: Config, images: ImageSet, nets: ArchitectureOnImages, plans: list[Plan], checkpoint: Path, saved: dict[str, Any] | None = None
+) -> None:
+    """Trains the planned instances at once; each is saved when it has had its steps, and leaves. `saved` resumes."""
+    device = images.train.pixels.device
+    seeds = [int(np.random.default_rng((config.seed, 2, plan.index)).integers(2**31)) for plan in plans]
+    start = {name: value.to(device) for name, value in nets.start(seeds, config.head_scale).items()}
+    ensemble = Ensemble(nets, start, lambda rows: torch.optim.Adam(rows, config.learning_rate))
+    epoch, steps = 0, 0
+    if saved:
+        ensemble.load_state_dict(saved["ensemble"])
+        epoch, steps = saved["epoch"], saved["steps"]
+    last_saved = time.monotonic()
+    bar = tqdm(total=sum(plan.steps for plan in plans), initial=steps * len(plans), desc=f"{len(plans)} instances", unit=" steps", disable=None)
+    while plans:
+        if time.monotonic() - last_saved > config.checkpoint_seconds:
+            indices = [plan.index for plan in plans]
+            state = {"constants": constants(config), "indices": indices, "epoch": epoch, "steps": steps, "ensemble": ensemble.state_dict()}
+            save_checkpoint(checkpoint, state)
+            last_saved = time.monotonic()
+        draws = Epoch(images.train, [(config.seed, 3, plan.index, epoch) for plan in plans], config.image_batch)
+        rows = torch.arange(len(plans), device=device)  # of the draws, for those still in training
+        for i in range(len(draws)):
+            ensemble.step(*draws.batch(i, rows))
+            steps += 1
+            bar.update(len(plans))
+            if plans[0].steps == steps:  # shortest first
+                done = sum(plan.steps == steps for plan in plans)
+                save_finished(ensemble, nets, images, plans[:done])
+                plans, rows = plans[done:], rows[done:]
+                if not plans:
+                    break
+                ensemble.keep(slice(done, None))
+        epoch += 1
+    bar.close()
+    checkpoint.unlink(missing_ok=True)
+
+
+def save_finished(ensemble: Ensemble, nets: ArchitectureOnImages, images: ImageSet, plans: list[Plan]) -> None:
+    """Saves the first len(plans) instances of the ensemble, with their accuracy on validation images."""
+    state = {name: value[: len(plans)] for name, value in ensemble.state().items()}
+    accuracies = accuracy(nets, nets.fuse(state), images.val).tolist()
+    for i, plan in enumerate(plans):
+        one = {name: value[i] for name, value in state.items()}
+        save_instance(plan.path, one, {**plan.facts, "val_accuracy": accuracies[i]})
+
+
+if __name__ == "__main__":
+    run_script(main, PRESETS, __doc__)

@@ -1,0 +1,58 @@
+"""CIFAR-10: 40,000 / 10,000 / 10,000 images of 32x32, the 10,000 for validation dealt from the training set (S Sec. IV)."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from torchvision.datasets import CIFAR10
+
+from data.files import written_whole
+from data.images import IMAGENET_MEAN, IMAGENET_STD, ImageSet, make_images
+from data.splits import split_by_class
+from models.errors import InputError
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+SPLIT_SEED = 0
+PADDING = 4  # pixels
+
+
+def cached_arrays(data_dir: Path) -> dict[str, np.ndarray]:
+    """The four arrays of `DATA_DIR/cifar10.npz`, which is downloaded through torchvision and written if it is not there."""
+    path = data_dir / "cifar10.npz"
+    if not path.is_file():
+        try:
+            train, test = (CIFAR10(str(data_dir / "cifar10-download"), train=train, download=True) for train in (True, False))
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"CIFAR-10 could not be downloaded ({type(error).__name__}); put {path} there yourself, "
+                f"with uint8 arrays train_images (50000, 32, 32, 3), train_labels, test_images, test_labels"
+            ) from None
+        arrays = (train.data, np.uint8(train.targets), test.data, np.uint8(test.targets))
+        with written_whole(path) as partial:
+            np.savez(partial, **dict(zip(ARRAYS, arrays)))
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in ARRAYS}
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} does not hold the arrays {', '.join(ARRAYS)} ({type(error).__name__}); delete it to have it made again") from None
+    for part in ("train", "test"):
+        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+        if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or labels.shape != images.shape[:1] or labels.max() > 9:
+            raise InputError(f"{path}: {part}_images is {images.dtype} {images.shape}, expected uint8 (N, 32, 32, 3) with labels (N,) from 0 to 9")
+    return arrays
+
+
+def load_cifar10(data_dir: Path) -> ImageSet:
+    arrays = cached_arrays(data_dir)
+    train, val = split_by_class(arrays["train_labels"], 0.8, SPLIT_SEED)
+
+    def part(images: np.ndarray, labels: np.ndarray):
+        return make_images(images, labels, IMAGENET_MEAN, IMAGENET_STD, PADDING)
+
+    return ImageSet(
+        "cifar10",
+        *(part(arrays["train_images"][chosen], arrays["train_labels"][chosen]) for chosen in (train, val)),
+        part(arrays["test_images"], arrays["test_labels"]),
+        class_names=CLASSES,
+    )

@@ -1,0 +1,34 @@
+"""Image sets by name."""
+
+from pathlib import Path
+
+import torch
+
+from data.cifar10 import load_cifar10
+from data.image_folder import load_image_folder
+from data.images import ImageSet
+from data.photos import load_photos
+from data.tiny_imagenet import load_tiny_imagenet
+from models.errors import InputError
+
+LOADERS = {"photos": lambda data_dir: load_photos(), "cifar10": load_cifar10, "tiny-imagenet-200": load_tiny_imagenet}
+
+
+def dataset_name(dataset: str) -> str:
+    """The name that lists and run folders use: a known one, or the last part of a folder's path."""
+    if dataset in LOADERS:
+        return dataset
+    name = Path(dataset).resolve().name
+    if name in LOADERS or ";" in name:
+        raise InputError(f"a data set of one's own cannot be called '{name}'; rename the folder {dataset}")
+    return name
+
+
+def load_images(dataset: str, data_dir: Path, device: torch.device) -> ImageSet:
+    """A known image set, or a folder of class folders. Raises InputError if it is neither."""
+    name = dataset_name(dataset)
+    if name in LOADERS:
+        return LOADERS[name](data_dir).to(device)
+    if not Path(dataset).is_dir():
+        raise InputError(f"unknown data set '{dataset}'; choose {', '.join(LOADERS)}, or a folder with train/CLASS/IMAGE and test/CLASS/IMAGE")
+    return load_image_folder(Path(dataset)).to(device)

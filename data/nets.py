@@ -1,0 +1,173 @@
+"""Nets datasets: instance files, the input lists that name them, and the matrix (N, P) that they become.
+
+An instance file is a state dict, `.safetensors` (ours, with facts in its header) or `.pt` (the original release's). ResNets
+are stored with batch norm under torchvision's names and fused on loading. An input list has one instance a line, in the
+original's format: class, typed arguments, data set, path, as in `resnet_fusedbn;d2;d8;scifar10;PATH`. Paths are relative
+to the folder that the scripts run in.
+"""
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from data.files import write_text, written_whole
+from data.folders import Folders
+from models.errors import InputError
+from models.instances import ArchitectureOnImages
+from models.prep import Layout
+from models.registry import ARCHITECTURES, Architecture
+
+ARGUMENT_TYPES = {"d": int, "f": float, "s": str, "l": lambda text: [float(item) for item in text.strip("[]()").split(",")]}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of an input list."""
+
+    architecture: Architecture
+    dataset: str
+    path: Path
+    place: str  # "FILE, line N", for messages
+
+    def line(self) -> str:
+        return f"{self.architecture.list_entry};s{self.dataset};{self.path.as_posix()}"
+
+
+@dataclass(frozen=True)
+class NetsDataset:
+    """Instances of one architecture. `rows` (N, P) float32 are their fused parameters, on the device."""
+
+    nets: ArchitectureOnImages
+    rows: Tensor
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def parse_line(line: str, place: str) -> Entry:
+    """Raises InputError, naming the place, for a line that is not an instance that this project knows."""
+    kind, *arguments, path = line.split(";")
+    if not arguments or not path:
+        raise InputError(f"{place}: '{line}' is not CLASS;ARGUMENTS;sDATASET;PATH, as in resnet_fusedbn;d2;d8;scifar10;PATH")
+    for argument in arguments:
+        try:
+            ARGUMENT_TYPES[argument[:1]](argument[1:])
+        except (KeyError, ValueError):
+            raise InputError(f"{place}: argument '{argument}' is not typed; write d for int, f for float, s for string, l for list, then the value") from None
+    *spelled, dataset = arguments
+    if dataset[0] != "s":
+        raise InputError(f"{place}: the last argument '{dataset}' should be the data set, as in scifar10")
+    entry = ";".join([kind, *spelled])
+    known = {architecture.list_entry: architecture for architecture in ARCHITECTURES.values()}
+    if entry not in known:
+        raise InputError(f"{place}: unknown architecture '{entry}'; known are {' '.join(known)}")
+    return Entry(known[entry], dataset[1:], Path(path), place)
+
+
+def read_list(path: Path, made_by: str) -> list[Entry]:
+    """The entries of an input list. Raises InputError if it is missing (`made_by` is the command that makes it), empty or wrong."""
+    if not path.is_file():
+        raise InputError(f"no input list {path}; make it with: {made_by}")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    entries = [parse_line(line.strip(), f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]
+    if not entries:
+        raise InputError(f"input list {path} is empty; delete it and make it again with: {made_by}")
+    return entries
+
+
+def write_lists(folders: Folders, dataset: str, setting: str, entries: dict[str, list[Entry]]) -> Callable[[], None]:
+    """A function that writes the input lists of a setting, `{train,val,test}.txt`.
+
+    Raises InputError at once if lists are there already that say something else: they may be edited by hand.
+    """
+    texts = {folders.input_list(dataset, setting, split): "".join(entry.line() + "\n" for entry in lines) for split, lines in entries.items()}
+    for path, text in texts.items():
+        if path.is_file() and path.read_text(encoding="utf-8") != text:
+            raise InputError(f"input list {path} names other instances than these constants make; move {path.parent} away to have it written anew")
+
+    def write() -> None:
+        for path, text in texts.items():
+            write_text(path, text)
+
+    return write
+
+
+def is_on_disk(path: Path, facts: dict[str, Any]) -> bool:
+    """Whether this instance was trained already. Raises InputError if the file is another instance's or broken."""
+    if not path.is_file():
+        return False
+    _, found = read_instance(path)
+    for name, value in facts.items():
+        if found.get(name) != value:
+            raise InputError(f"{path} was made with {name} {found.get(name)}, not {value}; move it away, or use the constants that it was made with")
+    return True
+
+
+def save_instance(path: Path, state: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """One instance's state dict, with facts (JSON) in the file's header."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with written_whole(path) as partial:
+        save_file(tensors, partial, metadata={"facts": json.dumps(facts)})
+
+
+def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State dict and facts (empty for a `.pt`). Raises InputError if the file is missing or is no state dict."""
+    if not path.is_file():
+        raise InputError(f"no instance file {path}; run the script that made the list again, it makes what is missing")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+                return {name: file.get_tensor(name) for name in file.keys()}, facts
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise InputError(f"{path} cannot be read as an instance ({type(error).__name__}); delete it and run the script that made it again") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path} is not a state dict (names to tensors); save one with torch.save(net.state_dict(), PATH)")
+    return state, {}
+
+
+def fused_row(nets: ArchitectureOnImages, state: dict[str, Tensor], path: Path) -> Tensor:
+    """A state dict, with batch norm or already fused, as a row (P,). Raises InputError if it is of another net."""
+    state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    with_norm = {name: value for name, value in nets.trained.state_dict().items() if not name.endswith("num_batches_tracked")}
+    expected = with_norm if set(state) == set(with_norm) else nets.fused.state_dict()
+    if set(state) != set(expected):
+        odd = sorted(set(state) ^ set(expected))[0]
+        whose = "misses" if odd in expected else "has"
+        raise InputError(f"{path} is no {nets.architecture.name}: it {whose} '{odd}'; check the architecture in the list")
+    for name, value in expected.items():
+        if state[name].shape != value.shape:
+            raise InputError(f"{path} is no {nets.architecture.name} for these images: '{name}' is {tuple(state[name].shape)}, expected {tuple(value.shape)}")
+        if not state[name].isfinite().all():
+            raise InputError(f"{path}: '{name}' holds NaN or infinity; train this instance again")
+    batch = {name: value.float()[None] for name, value in state.items()}
+    return nets.fuse(batch)[0] if expected is with_norm else Layout.of(nets.fused).flatten(batch)[0]
+
+
+def load_nets(entries: list[Entry], nets: ArchitectureOnImages, dataset: str, device: torch.device) -> NetsDataset:
+    """The instances of a list, all of one architecture. Raises InputError for a missing or foreign one."""
+    rows = []
+    for entry in entries:
+        if entry.architecture != nets.architecture or entry.dataset != dataset:
+            raise InputError(f"{entry.place}: {entry.architecture.name} on {entry.dataset}, expected {nets.architecture.name} on {dataset}; put it in another list")
+        rows.append(fused_row(nets, read_instance(entry.path)[0], entry.path))
+    return NetsDataset(nets, torch.stack(rows).to(device), tuple(entry.path for entry in entries))
+
+
+def meta_batches(num_nets: int, meta_batch: int, num_steps: int, key: tuple[int, ...]) -> Tensor:
+    """Which instances are targets at each step, (num_steps, meta_batch): every one once, in random order, then again."""
+    rng = np.random.default_rng(key)
+    passes = -(-num_steps * meta_batch // num_nets)
+    order = np.concatenate([rng.permutation(num_nets) for _ in range(passes)])
+    return torch.from_numpy(order[: num_steps * meta_batch].reshape(num_steps, meta_batch))

@@ -1,0 +1,58 @@
+"""Tiny-ImageNet from its folder in the original layout: 80,000 / 20,000 training images, the 10,000 of `val/` as test set."""
+
+from pathlib import Path
+
+import numpy as np
+
+from data.files import write_text
+from data.image_files import read_images
+from data.images import IMAGENET_MEAN, IMAGENET_STD, Images, ImageSet, make_images
+from data.splits import split_by_class
+from models.errors import InputError
+
+SPLIT_SEED = 0
+PADDING = 8  # pixels
+SIDE = 64
+
+
+def load_tiny_imagenet(data_dir: Path) -> ImageSet:
+    """`DATA_DIR/tiny-imagenet-200`, with the split lists `{train,val,test}.txt` read if present and written otherwise."""
+    folder = data_dir / "tiny-imagenet-200"
+    wnids_file = folder / "wnids.txt"
+    if not wnids_file.is_file():
+        raise InputError(f"no {wnids_file}; download tiny-imagenet-200.zip from Stanford's CS231N page and unpack it into {data_dir}")
+    wnids = wnids_file.read_text().split()
+    lists = [folder / f"{split}.txt" for split in ("train", "val", "test")]
+    if not all(path.is_file() for path in lists):
+        write_split_lists(folder, wnids)
+    splits = [read_split(path, folder, len(wnids)) for path in lists]
+    return ImageSet("tiny-imagenet-200", *splits, class_names=tuple(wnids))
+
+
+def write_split_lists(folder: Path, wnids: list[str]) -> None:
+    """Writes the missing lists: 80 % of each class's training images to train, 20 % to val; test is the original's `val/`."""
+    class_of = {wnid: label for label, wnid in enumerate(wnids)}
+    train = [(path, label) for wnid, label in class_of.items() for path in sorted((folder / "train" / wnid / "images").glob("*.JPEG"))]
+    annotations = folder / "val" / "val_annotations.txt"
+    if not train or not annotations.is_file():
+        raise InputError(f"{folder} has no train/*/images/*.JPEG or no val/val_annotations.txt; unpack tiny-imagenet-200.zip there again")
+    test = [(folder / "val" / "images" / name, class_of[wnid]) for name, wnid, *_ in map(str.split, annotations.read_text().splitlines())]
+    chosen, rest = split_by_class(np.array([label for _, label in train]), 0.8, SPLIT_SEED)
+    parts = {"train": [train[i] for i in chosen], "val": [train[i] for i in rest], "test": test}
+    for split, examples in parts.items():
+        if not (folder / f"{split}.txt").is_file():
+            write_text(folder / f"{split}.txt", "".join(f"{path.relative_to(folder).as_posix()},{label}\n" for path, label in examples))
+
+
+def read_split(path: Path, folder: Path, num_classes: int) -> Images:
+    """A list of `PATH,LABEL` lines; paths are relative to the folder, or to where the script runs."""
+    paths, labels = [], []
+    for i, line in enumerate(path.read_text().splitlines(), start=1):
+        name, _, label = line.rpartition(",")
+        if not name or not label.isdigit() or int(label) >= num_classes:
+            raise InputError(f"{path}, line {i}: '{line}' is not PATH,LABEL with a label from 0 to {num_classes - 1}")
+        paths.append(folder / name if (folder / name).is_file() else Path(name))
+        labels.append(int(label))
+    if not paths:
+        raise InputError(f"{path} is empty; delete it to have it written again")
+    return make_images(read_images(paths, (SIDE,), path.stem), np.array(labels), IMAGENET_MEAN, IMAGENET_STD, PADDING)

@@ -1,0 +1,96 @@
+"""The paper's figures, as PDF and PNG. Colours are Okabe and Ito's, safe for colour-blind readers."""
+
+import math
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from data.files import written_whole
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
+from matplotlib.figure import Figure  # noqa: E402
+
+TARGET, PREDICTED, WEIGHTS = "#0072B2", "#D55E00", "#666666"
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42,
+}
+SIZE = (3.5, 2.6)  # inches: one column of a two-column paper
+
+
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Writes `path` with .pdf and with .png, and returns both."""
+    paths = [path.with_suffix(suffix) for suffix in (".pdf", ".png")]
+    for each in paths:
+        with written_whole(each) as partial:
+            figure.savefig(partial)
+    plt.close(figure)
+    return paths
+
+
+def plot_targets_and_predicted(target: np.ndarray, predicted: np.ndarray, chance: float, title: str) -> Figure:
+    """Fig. 3a/3c: accuracies (percent) of target and predicted instances, sorted by the target's."""
+    order = np.argsort(target)
+    position = np.arange(1, len(target) + 1)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=SIZE)
+        axes.vlines(position, target[order], predicted[order], color="#BBBBBB", linewidth=1.2, zorder=1)
+        axes.plot(position, target[order], "o", color=TARGET, markersize=5, label="target")
+        axes.plot(position, predicted[order], "D", color=PREDICTED, markersize=4.5, label="predicted")
+        draw_chance(axes, chance)
+        axes.set(xlabel="test instances, sorted by target accuracy", ylabel="test accuracy (%)", title=title, ylim=(0, None))
+        axes.set_xticks(position[:: max(1, math.ceil(len(position) / 16))])
+        axes.grid(axis="x", visible=False)
+        axes.tick_params(axis="x", labelsize=7)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 0.12))
+    return figure
+
+
+def plot_interpolation(gamma: np.ndarray, latent: np.ndarray, weights: np.ndarray, chance: float, title: str) -> Figure:
+    """Fig. 3b/3d: accuracies (percent) along the line from the weakest to the strongest test instance."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=SIZE)
+        axes.plot(gamma, latent, "-D", color=PREDICTED, markersize=4, label="embeddings")
+        axes.plot(gamma, weights, "--o", color=WEIGHTS, markersize=4, label="weights")
+        draw_chance(axes, chance)
+        axes.set(xlabel="interpolation factor $\\gamma$", ylabel="test accuracy (%)", title=title, xlim=(-0.03, 1.03), ylim=(0, None))
+        axes.legend(title="interpolated", alignment="left", loc="best")
+    return figure
+
+
+def draw_chance(axes: plt.Axes, chance: float) -> None:
+    axes.axhline(chance, color="black", linewidth=0.8, linestyle=":", label="chance")
+
+
+def near_square(num_elements: int) -> tuple[int, int]:
+    """The factors of `num_elements` nearest to each other, (rows, columns), rows <= columns."""
+    rows = next(rows for rows in range(math.isqrt(num_elements), 0, -1) if num_elements % rows == 0)
+    return rows, num_elements // rows
+
+
+def plot_preps(target: np.ndarray, predicted: np.ndarray, title: str) -> Figure:
+    """S Fig. 5 and 6: a target and its predicted PRep (H, W), each reshaped to near-square, on one colour range.
+
+    The range runs from the 1st to the 99th percentile of what this figure shows.
+    """
+    low, high = np.percentile(np.concatenate([target.ravel(), predicted.ravel()]), (1, 99))
+    shape = near_square(target.size)
+    with plt.rc_context({**STYLE, "axes.grid": False}):
+        figure, panels = plt.subplots(1, 2, figsize=(7.0, 3.1))
+        for axes, prep, name in zip(panels, (target, predicted), ("target", "predicted")):
+            image = axes.imshow(prep.reshape(shape), cmap="viridis", vmin=low, vmax=high, interpolation="nearest", aspect="auto")
+            axes.set(title=f"{name} PRep", xticks=[], yticks=[], box_aspect=shape[0] / shape[1])
+        figure.colorbar(image, ax=panels, extend="both", label="parameter value", shrink=0.85)
+        figure.suptitle(title, fontsize=9)
+    return figure

@@ -1,0 +1,63 @@
+"""Conv2d, Linear and BatchNorm2d that compute one instance or M instances at once.
+
+The parameters of one instance have PyTorch's usual shapes; those of M instances have one more leading dimension M
+(``torch.func.functional_call`` puts either into the same module). Activations of M instances are folded into channels,
+instance by instance: (B, M*C, H, W) and (B, M*F). Whatever has no parameters (activations, pooling, flatten, sums) is
+therefore plain PyTorch, and a target architecture is written as if for a single net.
+
+This is the only file that knows how M instances are computed: a faster way is a change here and nowhere else.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def fold_instances(x: Tensor) -> Tensor:
+    """(M, B, C, H, W), each instance with its own images, to (B, M*C, H, W) in channels-last memory."""
+    m, b, c, h, w = x.shape
+    return x.permute(1, 3, 4, 0, 2).reshape(b, h, w, m * c).permute(0, 3, 1, 2)
+
+
+class Conv2d(nn.Conv2d):
+    """``nn.Conv2d`` that also takes the weights (M, O, I, k, k) and biases (M, O) of M instances.
+
+    With those, the input is (B, M*I, H, W), or (B, I, H, W) when all instances look at the same images, and the output
+    (B, M*O, H', W').
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dim() == 4:
+            return super().forward(x)
+        m, o, i, kh, kw = self.weight.shape
+        weight = self.weight.reshape(m * o, i, kh, kw).contiguous(memory_format=torch.channels_last)
+        bias = None if self.bias is None else self.bias.reshape(m * o)
+        # Instances that share their images share the input channels too: one dense conv, no groups.
+        groups = 1 if x.shape[1] == i else m
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` that also takes the weights (M, O, I) and biases (M, O) of M instances: (B, M*I) to (B, M*O)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dim() == 2:
+            return super().forward(x)
+        m, o, i = self.weight.shape
+        out = torch.bmm(x.view(-1, m, i).transpose(0, 1), self.weight.transpose(1, 2)) + self.bias[:, None]  # (M, B, O)
+        return out.transpose(0, 1).reshape(-1, m * o)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` that also takes parameters and running statistics (M, C) of M instances.
+
+    Batch norm works channel by channel, so M instances are M*C channels. The running statistics are updated in place
+    and must be contiguous.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dim() == 1:
+            return super().forward(x)
+        mean, var = self.running_mean.view(-1), self.running_var.view(-1)
+        weight, bias = self.weight.reshape(-1), self.bias.reshape(-1)
+        return F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)

@@ -1,0 +1,40 @@
+"""LeNetLike (supplement Fig. 3, top left): two or three 5x5 convs and three fully connected layers."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers import Conv2d, Linear
+
+# side of the image: convs as (out channels, kernel, stride, padding), then the widths of the hidden FC layers.
+# 8 pixels is our small relative for `photos`, the others are the paper's.
+SIZES = {
+    8: ([(4, 3, 2, 1), (8, 3, 2, 1)], [24, 16]),
+    32: ([(6, 5, 2, 0), (16, 5, 2, 0)], [120, 84]),
+    64: ([(4, 5, 2, 2), (8, 5, 2, 0), (16, 5, 2, 0)], [120, 84]),
+}
+
+
+class LeNetLike(nn.Module):
+    """ClassId 0. Images (B, C, S, S) to logits (B, classes), for sides S = 8, 32, 64."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int):
+        super().__init__()
+        channels, side, _ = image_shape
+        convs, hidden = SIZES[side]
+        for i, (out, kernel, stride, padding) in enumerate(convs, start=1):
+            setattr(self, f"conv{i}", Conv2d(channels, out, kernel, stride, padding))
+            channels, side = out, (side + 2 * padding - kernel) // stride + 1
+        features = channels * side * side
+        for i, out in enumerate([*hidden, num_classes], start=1):
+            setattr(self, f"fc{i}", Linear(features, out))
+            features = out
+        self.num_convs = len(convs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(1, self.num_convs + 1):
+            x = F.leaky_relu(getattr(self, f"conv{i}")(x))
+        x = torch.flatten(x, 1)
+        x = F.leaky_relu(self.fc1(x))
+        x = F.leaky_relu(self.fc2(x))
+        return self.fc3(x)

@@ -1,0 +1,72 @@
+"""ResNet8, ResNet32 and ResNet56 (supplement Fig. 3 and 4), with batch norm for training or fused without it.
+
+Modules carry torchvision's names, so that a state dict reads `layer2.0.downsample.1.running_var`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers import BatchNorm2d, Conv2d, Linear
+
+# side of the image: (width of the three stages, kernel of the average pool). 8 pixels is our small relative for `photos`.
+SIZES = {8: ((4, 8, 16), 2), 32: ((16, 32, 64), 8), 64: ((16, 32, 64), 8)}
+
+
+def conv(in_channels: int, out_channels: int, kernel: int, stride: int, fused: bool) -> Conv2d:
+    """A conv followed by batch norm needs no bias of its own; the fused one takes over the batch norm's."""
+    return Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=fused)
+
+
+def norm(channels: int, fused: bool) -> nn.Module:
+    return nn.Identity() if fused else BatchNorm2d(channels)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convs and a shortcut, which is the identity or, where the shape changes, a 1x1 conv with stride."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, fused: bool):
+        super().__init__()
+        self.conv1, self.bn1 = conv(in_channels, channels, 3, stride, fused), norm(channels, fused)
+        self.conv2, self.bn2 = conv(channels, channels, 3, 1, fused), norm(channels, fused)
+        if stride == 1 and in_channels == channels:
+            self.downsample = nn.Identity()
+        else:
+            self.downsample = nn.Sequential(conv(in_channels, channels, 1, stride, fused), norm(channels, fused))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.leaky_relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return F.leaky_relu(out + self.downsample(x))
+
+
+class ResNet(nn.Module):
+    """ClassId 2 (depth 8), 3 (depth 32), and the teacher (depth 56). Images (B, C, S, S) to logits (B, classes).
+
+    ``fused=True`` builds the form that PReps hold: every conv has a bias and batch norm is gone (supplement Sec. VI).
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, depth: int, fused: bool = False):
+        super().__init__()
+        channels, side, _ = image_shape
+        widths, self.pool = SIZES[side]
+        blocks = (depth - 2) // 6
+        self.conv1, self.bn1 = conv(channels, widths[0], 3, 1, fused), norm(widths[0], fused)
+        self.layer1 = self._stage(widths[0], widths[0], blocks, 1, fused)
+        self.layer2 = self._stage(widths[0], widths[1], blocks, 2, fused)
+        self.layer3 = self._stage(widths[1], widths[2], blocks, 2, fused)
+        self.fc = Linear(widths[2] * (side // 4 // self.pool) ** 2, num_classes)
+        for module in self.modules():
+            if isinstance(module, Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @staticmethod
+    def _stage(in_channels: int, channels: int, blocks: int, stride: int, fused: bool) -> nn.Sequential:
+        first = BasicBlock(in_channels, channels, stride, fused)
+        return nn.Sequential(first, *(BasicBlock(channels, channels, 1, fused) for _ in range(blocks - 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.leaky_relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        x = F.avg_pool2d(x, self.pool)
+        return self.fc(torch.flatten(x, 1))

@@ -1,0 +1,30 @@
+"""VanillaCNN (supplement Fig. 3, bottom left): five 3x3 convs and one fully connected layer."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers import Conv2d, Linear
+
+# side of the image: convs as (out channels, stride). 8 pixels is our small relative for `photos`.
+SIZES = {
+    8: [(4, 2), (4, 1), (8, 2), (16, 1), (8, 1)],
+    32: [(8, 2), (8, 1), (32, 2), (64, 1), (64, 2)],
+    64: [(8, 2), (16, 2), (32, 2), (64, 2), (64, 2)],
+}
+
+
+class VanillaCNN(nn.Module):
+    """ClassId 1. Images (B, C, S, S) to logits (B, classes), for sides S = 8, 32, 64."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int):
+        super().__init__()
+        channels, side, _ = image_shape
+        layers: list[nn.Module] = []
+        for out, stride in SIZES[side]:
+            layers += [Conv2d(channels, out, 3, stride, 1), nn.LeakyReLU()]
+            channels, side = out, (side - 1) // stride + 1
+        self.layers = nn.Sequential(*layers, nn.Flatten(), Linear(channels * side * side, num_classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)

@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from models.instances import ArchitectureOnImages
+from models.registry import ARCHITECTURES
+
+
+def spread_out(state: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+    """A state whose every entry differs from its initial value: batch norm's ones and zeros would hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    spread = {}
+    for name, value in state.items():
+        if not value.is_floating_point():
+            spread[name] = value
+        elif name.endswith("running_var"):
+            spread[name] = torch.rand(value.shape, generator=generator, dtype=value.dtype) + 0.5
+        else:
+            spread[name] = value + 0.1 * torch.randn(value.shape, generator=generator, dtype=value.dtype)
+    return spread
+
+
+def instances_in_float64(name: str, image_shape: tuple[int, int, int], num_classes: int, m: int):
+    """An architecture whose nets are float64, and the state of m instances of it."""
+    nets = ArchitectureOnImages(ARCHITECTURES[name], image_shape, num_classes)
+    nets.trained.double()
+    nets.fused.double()
+    state = {key: value.double() if value.is_floating_point() else value for key, value in nets.start(list(range(m))).items()}
+    return nets, spread_out(state, seed=m)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)

@@ -1,0 +1,77 @@
+"""Many instances at once against the same instances one by one, as plain PyTorch nets, in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models import layers
+from models.instances import run_instances
+from models.registry import ARCHITECTURES
+from tests.conftest import instances_in_float64
+from training.ensembles import Ensemble
+
+M, B = 3, 5
+SMALL, CIFAR = ((1, 8, 8), 10), ((3, 32, 32), 10)
+
+
+def plain_net(name, on, state, i):
+    """Instance i as a net of its own, whose layers are PyTorch's, not ours."""
+    net = ARCHITECTURES[name].build(*on).double()
+    for module in net.modules():
+        for child_name, child in module.named_children():
+            for ours, pytorch in ((layers.Conv2d, nn.Conv2d), (layers.Linear, nn.Linear), (layers.BatchNorm2d, nn.BatchNorm2d)):
+                if isinstance(child, ours):
+                    child.__class__ = pytorch
+                    assert type(getattr(module, child_name)) is pytorch
+    net.load_state_dict({key: value[i] for key, value in state.items()})
+    return net
+
+
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("own_images", [True, False])
+@pytest.mark.parametrize(("name", "on"), [*((name, SMALL) for name in ARCHITECTURES), ("lenetlike", CIFAR), ("vanilla_cnn", CIFAR), ("resnet8", CIFAR)])
+def test_outputs_gradients_and_statistics(name, on, own_images, fold):
+    nets, state = instances_in_float64(name, *on, m=M)
+    images = torch.randn(*((M,) if own_images else ()), B, *on[0], dtype=torch.float64)
+    labels = torch.randint(on[1], (M, B))
+    running = {key: value.clone() for key, value in state.items() if "running" in key}
+    rows = nets.trained_layout.flatten(state).requires_grad_()
+    nets.trained.train()
+    logits = run_instances(nets.trained, {**nets.trained_layout.unflatten(rows), **running}, images, fold)
+    F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum").backward()
+    gradients = nets.trained_layout.unflatten(rows.grad)
+
+    for i in range(M):
+        net = plain_net(name, on, state, i).train()
+        own = net(images[i] if own_images else images)
+        F.cross_entropy(own, labels[i], reduction="sum").backward()
+        torch.testing.assert_close(logits[i], own)
+        for key, parameter in net.named_parameters():
+            torch.testing.assert_close(gradients[key][i], parameter.grad, msg=lambda text, key=key: f"{key}: {text}")
+        for key, value in running.items():
+            torch.testing.assert_close(value[i], net.state_dict()[key])
+
+
+@pytest.mark.parametrize("make_optimizer", [lambda p: torch.optim.Adam(p, 1e-2), lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9, weight_decay=1e-3)])
+def test_training_side_by_side_is_training_one_by_one(make_optimizer):
+    """Five steps; instance 1 leaves after the second, and the others go on as if it had never been there."""
+    nets, state = instances_in_float64("resnet8", *SMALL, m=M)
+    batches = [(torch.randn(M, B, *SMALL[0], dtype=torch.float64), torch.randint(10, (M, B))) for _ in range(5)]
+    ensemble = Ensemble(nets, state, make_optimizer)
+    for step, (images, labels) in enumerate(batches):
+        staying = [0, 1, 2] if step < 2 else [0, 2]
+        if step == 2:
+            ensemble.keep(torch.tensor(staying))
+        ensemble.step(images[staying], labels[staying])
+    together = ensemble.state()
+
+    for place, i in enumerate([0, 2]):
+        net = plain_net("resnet8", SMALL, state, i).train()
+        optimizer = make_optimizer(list(net.parameters()))
+        for images, labels in batches:
+            optimizer.zero_grad()
+            F.cross_entropy(net(images[i]), labels[i]).backward()
+            optimizer.step()
+        for key, value in net.state_dict().items():
+            torch.testing.assert_close(together[key][place], value, msg=lambda text, key=key: f"{key}: {text}")

@@ -1,0 +1,74 @@
+"""How every script starts: a preset by name, constants overridden by flags, one clear line for what is wrong."""
+
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+from models.errors import InputError
+from training.runtime import prepare_process
+
+Config = TypeVar("Config")
+MAY_BE_ZERO = ("seed", "head_scale", "checkpoint_seconds", "instance")
+
+
+def run_script(main: Callable[[Config], Any], presets: dict[str, Config], doc: str) -> None:
+    """Runs `main` on the preset that the command line names (the first one by default). Bad input ends with status 2."""
+    try:
+        config = read_config(presets, sys.argv[1:], doc)
+        prepare_process()
+        main(config)
+    except InputError as error:
+        stop(str(error))
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def stop(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> Config:
+    """`[PRESET] [--flag value ...]` as a config. Raises InputError for anything that is not one."""
+    named = bool(arguments) and not arguments[0].startswith("-")
+    name = arguments[0] if named else next(iter(presets))
+    script = Path(sys.argv[0]).name
+    if name not in presets:
+        raise InputError(f"unknown preset '{name}'; choose {', '.join(presets)}, as in: python {script} {next(iter(presets))}")
+    usage = f"{doc}\n\nPresets: {', '.join(presets)}. The options below show those of '{name}'."
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(output):
+            config = tyro.cli(type(presets[name]), default=presets[name], args=arguments[named:], description=usage, prog=f"{script} {name}")
+    except SystemExit as error:
+        if not error.code:
+            raise  # --help
+        raise InputError(f"{one_line(output.getvalue())}; see: python {script} {name} --help") from None
+    check_numbers(config)
+    return config
+
+
+def one_line(box: str) -> str:
+    """Tyro's framed message as one line: what is inside the frame, up to the first rule."""
+    inside = [line.strip("│ \t") for line in box.splitlines() if line.startswith("│")]
+    rule = next((i for i, line in enumerate(inside) if re.fullmatch("[─]+", line)), len(inside))
+    hints = [line for line in inside[rule:] if line.startswith("--")]
+    return " ".join(inside[:rule]) + (f"; did you mean {hints[0].split()[0]}?" if hints and "nrecognized" in box else "")
+
+
+def check_numbers(config: Any) -> None:
+    """Counts, sizes and rates are positive, whatever the script; a few may be zero. Raises InputError naming the flag."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            may_be_zero = field.name in MAY_BE_ZERO
+            if isinstance(number, (int, float)) and not isinstance(number, bool) and not (number > 0 or may_be_zero and number == 0):
+                raise InputError(f"--{field.name.replace('_', '-')} {number}: must be {'0 or more' if may_be_zero else 'more than 0'}")

@@ -1,0 +1,71 @@
+"""Many instances trained side by side: one matrix of parameters, one optimizer, one forward and backward pass for all."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.instances import ArchitectureOnImages, run_instances
+
+
+class Ensemble:
+    """M instances of one architecture in training, each as if it were alone.
+
+    `rows` (M, P) holds their parameters, batch norm included, and is the optimizer's only parameter: the optimizer must
+    work element by element, as SGD and Adam do. The loss is the sum of the instances' own mean losses, so that no gradient
+    depends on M.
+    """
+
+    def __init__(self, nets: ArchitectureOnImages, state: dict[str, Tensor], make_optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]):
+        self.nets = nets
+        self.make_optimizer = make_optimizer
+        layout = nets.trained_layout
+        self.rows = layout.flatten(state).requires_grad_()
+        self.statistics = {name: value.clone() for name, value in state.items() if name not in layout.names}
+        self.optimizer = make_optimizer([self.rows])
+
+    def __len__(self) -> int:
+        return self.rows.shape[0]
+
+    def state(self) -> dict[str, Tensor]:
+        """State dict entries (M, *shape) of all instances, detached."""
+        return {**self.nets.trained_layout.unflatten(self.rows.detach()), **self.statistics}
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One optimizer step of every instance on its own images (M, B, C, S, S), labels (M, B). Returns losses (M,)."""
+        self.nets.trained.train()
+        parameters = self.nets.trained_layout.unflatten(self.rows)
+        running = {name: value for name, value in self.statistics.items() if value.is_floating_point()}
+        logits = run_instances(self.nets.trained, {**parameters, **running}, images)
+        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
+        self.optimizer.zero_grad()
+        losses.sum().backward()
+        self.optimizer.step()
+        for name, value in self.statistics.items():
+            if name.endswith("num_batches_tracked"):
+                value += 1
+        return losses.detach()
+
+    def keep(self, chosen: Tensor) -> None:
+        """Goes on with the chosen instances (a mask or indices), as if the others had never been there."""
+        saved = self.optimizer.state_dict()
+        m = len(self)
+        for entries in saved["state"].values():
+            for name, value in entries.items():
+                if isinstance(value, Tensor) and value.dim() and value.shape[0] == m:
+                    entries[name] = value[chosen]
+        self.rows = self.rows.detach()[chosen].clone().requires_grad_()
+        self.statistics = {name: value[chosen] for name, value in self.statistics.items()}
+        self.optimizer = self.make_optimizer([self.rows])
+        self.optimizer.load_state_dict(saved)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows.detach(), "statistics": self.statistics, "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.rows = saved["rows"].to(self.rows.device).requires_grad_()
+        self.statistics = {name: value.to(self.rows.device) for name, value in saved["statistics"].items()}
+        self.optimizer = self.make_optimizer([self.rows])
+        self.optimizer.load_state_dict(saved["optimizer"])

@@ -1,0 +1,27 @@
+"""Settings of the process and the device, for speed."""
+
+import ctypes
+import platform
+
+import torch
+
+# From glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+def prepare_process() -> None:
+    """Keeps freed memory for the next step on the CPU; on a GPU lets matrix products use TF32, as convs do already.
+
+    glibc gives large blocks back to the system, and every step would fault them in again: 40 % of the time of training
+    132 instances side by side on 2 CPU cores.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+
+
+def pick_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
