@@ -32,7 +32,7 @@ def main(config: Config) -> dict[str, list[float]]:
     experiment = load_experiment(config)
     rows = experiment.test.rows
     target_accuracy = experiment.test_accuracy(rows)
-    weakest, strongest = target_accuracy.argmin(), target_accuracy.argmax()
+    weakest, strongest = target_accuracy.argmin().item(), target_accuracy.argmax().item()
     gamma = torch.linspace(0, 1, config.num_points, device=rows.device)
     embeddings = experiment.encode(rows[[weakest, strongest]])
     latent = experiment.test_accuracy(experiment.decode(interpolate(embeddings[0], embeddings[1], gamma)))

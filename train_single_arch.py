@@ -97,6 +97,9 @@ def main(config: Config) -> None:
         optimizer.load_state_dict(saved["2"])
         scheduler.load_state_dict(saved["scheduler"])
         epoch, best_score = saved["epoch"], saved["best_score"]
+        if epoch >= config.num_epochs:
+            print(f"already trained for {epoch} epochs; best.pt in {run_dir}: within {best_score:.2f} points on validation")
+            return
     log = ScalarLog(run_dir, epoch * steps_per_epoch)
 
     bar = tqdm(total=config.num_epochs * steps_per_epoch, initial=epoch * steps_per_epoch, desc="NetSpace", unit=" steps", disable=None)

@@ -7,7 +7,6 @@ to the folder that the scripts run in.
 """
 
 import json
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -36,7 +35,7 @@ class Entry:
     architecture: Architecture
     dataset: str
     path: Path
-    place: str  # "FILE, line N", for messages
+    place: str = ""  # "FILE, line N", where it was read
 
     def line(self) -> str:
         return f"{self.architecture.list_entry};s{self.dataset};{self.path.as_posix()}"
@@ -56,7 +55,7 @@ class NetsDataset:
 
 def parse_line(line: str, place: str) -> Entry:
     """Raises InputError, naming the place, for a line that is not an instance that this project knows."""
-    kind, *arguments, path = line.split(";")
+    kind, *arguments, path = line.split(";") if ";" in line else ("", "")
     if not arguments or not path:
         raise InputError(f"{place}: '{line}' is not CLASS;ARGUMENTS;sDATASET;PATH, as in resnet_fusedbn;d2;d8;scifar10;PATH")
     for argument in arguments:
@@ -130,7 +129,7 @@ def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 facts = json.loads((file.metadata() or {}).get("facts", "{}"))
                 return {name: file.get_tensor(name) for name in file.keys()}, facts
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # what a file that is no pickle raises depends on its bytes
         raise InputError(f"{path} cannot be read as an instance ({type(error).__name__}); delete it and run the script that made it again") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} is not a state dict (names to tensors); save one with torch.save(net.state_dict(), PATH)")

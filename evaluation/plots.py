@@ -22,7 +22,6 @@ STYLE = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
-    "savefig.dpi": 200,
     "figure.constrained_layout.use": True,
     "pdf.fonttype": 42,
 }
@@ -34,7 +33,7 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     paths = [path.with_suffix(suffix) for suffix in (".pdf", ".png")]
     for each in paths:
         with written_whole(each) as partial:
-            figure.savefig(partial)
+            figure.savefig(partial, dpi=200)
     plt.close(figure)
     return paths
 

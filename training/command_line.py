@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,11 +56,12 @@ def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> C
 
 
 def one_line(box: str) -> str:
-    """Tyro's framed message as one line: what is inside the frame, up to the first rule."""
-    inside = [line.strip("│ \t") for line in box.splitlines() if line.startswith("│")]
-    rule = next((i for i, line in enumerate(inside) if re.fullmatch("[─]+", line)), len(inside))
-    hints = [line for line in inside[rule:] if line.startswith("--")]
-    return " ".join(inside[:rule]) + (f"; did you mean {hints[0].split()[0]}?" if hints and "nrecognized" in box else "")
+    """The message in tyro's frame, as one line: what stands between the title and the first rule after it."""
+    lines = [line.strip("│|╭╮╰╯─ ") for line in box.splitlines()]
+    is_rule = [not line.strip("-") for line in lines]
+    start = next((i for i in range(1, len(lines)) if not is_rule[i]), 0)
+    end = next((i for i in range(start, len(lines)) if is_rule[i]), len(lines))
+    return " ".join(lines[start:end])
 
 
 def check_numbers(config: Any) -> None:

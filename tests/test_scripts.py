@@ -1,0 +1,163 @@
+"""Every script end to end in miniature; the figures are opened and looked into."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import create_nets_dataset_single
+import eval_single
+import interpolate_single_arch
+import train_single_arch
+import visualize_prep
+from data.nets import read_instance, read_list
+from evaluation import report
+from evaluation.plots import near_square
+from models.errors import InputError
+from tests import miniature
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("miniature")
+    miniature.run_all(root)
+    return root
+
+
+@pytest.fixture
+def run_dir(root):
+    return root / "runs" / "photos" / "single"
+
+
+def test_lists_name_instances_that_exist_and_share_none(root):
+    entries = {split: read_list(miniature.folders(root).input_list("photos", "single", split), "") for split in ("train", "val", "test")}
+    assert {split: len(lines) for split, lines in entries.items()} == {"train": 6, "val": 3, "test": 4}
+    paths = [entry.path for lines in entries.values() for entry in lines]
+    assert len(set(paths)) == 13 and all(path.is_file() for path in paths)
+    assert entries["train"][0].line().startswith("resnet_fusedbn;d2;d8;sphotos;")
+    lengths = {split: sorted(read_instance(entry.path)[1]["steps"] for entry in lines) for split, lines in entries.items()}
+    assert lengths["val"][0] < lengths["val"][-1] and lengths["test"][0] < lengths["test"][-1]
+
+
+def test_instances_differ_and_learn(root):
+    files = sorted((root / "runs/photos/nets/resnet8-adam").glob("*.safetensors"))
+    states, facts = zip(*map(read_instance, files))
+    weights = [state["layer1.0.conv1.weight"] for state in states]
+    assert all(not torch.equal(a, b) for i, a in enumerate(weights) for b in weights[:i])
+    by_length = {steps: np.mean([each["val_accuracy"] for each in facts if each["steps"] == steps]) for steps in (2, 130)}
+    assert by_length[130] > by_length[2] + 10
+
+
+def test_training_is_logged_for_people_and_programs(run_dir):
+    lines = [json.loads(line) for line in (run_dir / "scalars.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [49, 98]
+    assert all({"loss", "learning_rate", "val_accuracy_error"} <= set(line) for line in lines)
+    assert list((run_dir / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_eval_json_holds_percentages_of_the_test_images(run_dir):
+    results = json.loads((run_dir / "eval_single.json").read_text())
+    assert len(results["target_accuracy"]) == len(results["predicted_accuracy"]) == 4
+    images = 1792
+    for accuracy in results["target_accuracy"] + results["predicted_accuracy"]:
+        assert 0 <= accuracy <= 100
+        assert accuracy * images / 100 == pytest.approx(round(accuracy * images / 100), abs=1e-3)
+
+
+def test_interpolation_runs_from_the_weakest_to_the_strongest(run_dir):
+    line = json.loads((run_dir / "interpolate_single_arch.json").read_text())
+    fidelity = json.loads((run_dir / "eval_single.json").read_text())
+    assert line["gamma"] == pytest.approx(np.linspace(0, 1, 11))
+    # The ends of the weight line are the targets, the ends of the latent line their predicted instances.
+    weak, strong = np.argmin(fidelity["target_accuracy"]), np.argmax(fidelity["target_accuracy"])
+    ends = [line["weight_accuracy"][0], line["weight_accuracy"][-1]]
+    assert ends == pytest.approx([fidelity["target_accuracy"][weak], fidelity["target_accuracy"][strong]], abs=0.2)
+    ends = [line["latent_accuracy"][0], line["latent_accuracy"][-1]]
+    assert ends == pytest.approx([fidelity["predicted_accuracy"][weak], fidelity["predicted_accuracy"][strong]], abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["eval_single", "interpolate_single_arch", "visualize_prep"])
+def test_figures_are_written_and_show_something(run_dir, name):
+    assert (run_dir / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    pixels = np.asarray(Image.open(run_dir / f"{name}.png").convert("RGB"))
+    assert min(pixels.shape[:2]) > 400
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    assert (edges == 255).all()  # nothing is cut off
+
+
+def test_eval_figure_draws_every_test_instance_at_its_accuracy(root, monkeypatch):
+    figures = []
+    monkeypatch.setattr(eval_single, "save_figure", lambda figure, path: figures.append(figure) or [path, path])
+    results = eval_single.main(miniature.look_config(eval_single, root))
+    (axes,) = figures[0].axes
+    drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
+    order = np.argsort(results["target_accuracy"])
+    assert drawn["target"] == pytest.approx(np.array(results["target_accuracy"])[order])
+    assert drawn["predicted"] == pytest.approx(np.array(results["predicted_accuracy"])[order])
+    assert "%" in axes.get_ylabel() and axes.get_xlabel() and axes.get_legend()
+
+
+def test_prep_figure_shows_both_preps_on_one_range_of_its_own(root, monkeypatch):
+    figures = []
+    monkeypatch.setattr(visualize_prep, "save_figure", lambda figure, path: figures.append(figure) or [path, path])
+    visualize_prep.main(miniature.look_config(visualize_prep, root, instance=0))
+    target, predicted = (axes.images[0] for axes in figures[0].axes[:2])
+    assert target.get_array().shape == predicted.get_array().shape == (64, 80)
+    assert target.get_clim() == predicted.get_clim()
+    shown = np.concatenate([target.get_array().ravel(), predicted.get_array().ravel()])
+    assert target.get_clim() == pytest.approx(np.percentile(shown, (1, 99)))
+    entry = read_list(miniature.folders(root).input_list("photos", "single", "test"), "")[0]
+    first = read_instance(entry.path)[0]["fc.bias"]
+    assert np.asarray(target.get_array()).ravel()[5058 - 10 : 5058] == pytest.approx(first.numpy())
+    assert len(figures[0].axes) == 3  # the third is the colour bar
+
+
+@pytest.mark.parametrize(("elements", "shape"), [(5120, (64, 80)), (80_000, (250, 320)), (880_000, (880, 1000)), (7, (1, 7))])
+def test_near_square(elements, shape):
+    assert near_square(elements) == shape
+
+
+def test_summary_table(run_dir, capsys):
+    report.main(run_dir)
+    out = capsys.readouterr().out
+    assert "correlation" in out and "eval_single.png" in out
+
+
+def test_running_again_repeats_nothing(root, capsys):
+    files = {path: path.stat().st_mtime_ns for path in root.rglob("*.safetensors")}
+    create_nets_dataset_single.main(miniature.create_config(root))
+    assert "0 of them trained now" in capsys.readouterr().out
+    assert files == {path: path.stat().st_mtime_ns for path in root.rglob("*.safetensors")}
+    before = (root / "runs/photos/single/best.pt").read_bytes()
+    train_single_arch.main(miniature.train_config(root))
+    assert "already trained" in capsys.readouterr().out
+    assert (root / "runs/photos/single/best.pt").read_bytes() == before
+
+
+def test_other_constants_do_not_mix_with_what_is_there(root):
+    with pytest.raises(InputError, match="train.txt names other instances"):
+        create_nets_dataset_single.main(miniature.create_config(root, num_train=7))
+    with pytest.raises(InputError, match="learning_rate"):
+        create_nets_dataset_single.main(miniature.create_config(root, learning_rate=1.0))
+    with pytest.raises(InputError, match="temperature 4.0, now it is 2.0"):
+        train_single_arch.main(miniature.train_config(root, temperature=2.0))
+
+
+def test_original_checkpoints_are_read(root, tmp_path):
+    """Those hold no sizes, and a ClassId classifier in the decoder; sizes other than the paper's come from the shapes."""
+    from models.netspace import NetSpace
+    from training.checkpoints import restore_net_space
+
+    net_space = NetSpace(4096, (8, 648))
+    decoder = {**net_space.decoder.state_dict(), "arch_conv.0.weight": torch.zeros(10, 1, 3, 3)}
+    torch.save({"epoch": 3, "best_score": 1.0, "0": net_space.encoder.state_dict(), "1": decoder, "2": {}}, tmp_path / "old.pt")
+    restored = restore_net_space(tmp_path / "old.pt", "", torch.device("cpu"))
+    assert restored.decoder.prep_shape == (8, 648)
+    for name, value in net_space.state_dict().items():
+        assert torch.equal(restored.state_dict()[name], value)
+    target, predicted = (interpolate_single_arch.main(miniature.look_config(interpolate_single_arch, root, checkpoint=path)) for path in (None, tmp_path / "old.pt"))
+    assert target["weight_accuracy"] == predicted["weight_accuracy"]
+    assert target["latent_accuracy"] != predicted["latent_accuracy"]
