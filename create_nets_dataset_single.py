@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from data.folders import Folders
 from data.images import Epoch, ImageSet
-from data.load import dataset_name, load_images
+from data.load import load_images
 from data.nets import Entry, is_on_disk, save_instance, write_lists
+from data.plans import Plan, plan_instances, split_plans
 from evaluation.accuracy import accuracy
 from models.instances import ArchitectureOnImages
 from models.registry import get_architecture
@@ -31,9 +32,18 @@ from training.ensembles import Ensemble
 from training.runtime import pick_device
 
 # How long instances train: the original release's 186 candidates, in epochs.
-PAPER_EPOCHS = (*range(1, 101), *range(102, 201, 2), *range(205, 301, 5), *range(310, 401, 10), *range(425, 501, 25), 550, 600)
-# In steps of 64 images, of which 98 are an epoch of photos: from 0.4 to 22 epochs, in geometric progression.
-PHOTOS_STEPS = tuple(round(steps) for steps in np.geomspace(40, 2200, 33).tolist())
+PAPER_EPOCHS = (
+    *range(1, 101),
+    *range(102, 201, 2),
+    *range(205, 301, 5),
+    *range(310, 401, 10),
+    *range(425, 501, 25),
+    550,
+    600,
+)
+# In steps of 64 images, of which 98 are an epoch of photos: from 0.1 to 25 epochs, denser towards the long end, where
+# accuracy rises slowly.
+PHOTOS_STEPS = tuple(round(12 * 200 ** (i / 32) ** 0.7) for i in range(33))
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,6 @@ class Config:
     lengths_in: Literal["epochs", "steps"] = "epochs"
     image_batch: int = 128  # B, images that an instance sees a step
     learning_rate: float = 1e-4  # Adam's, constant
-    head_scale: float = 1.0  # factor on the classifier's initial weights; 0 makes weak instances err alike
     side_by_side: int = 132  # instances trained at once; fewer need less memory
     checkpoint_seconds: float = 60.0
     seed: int = 0
@@ -55,20 +64,10 @@ class Config:
 
 
 PRESETS = {
-    "photos": Config("photos", lengths=PHOTOS_STEPS, lengths_in="steps", image_batch=64, learning_rate=2e-3, head_scale=0.0),
+    "photos": Config("photos", lengths=PHOTOS_STEPS, lengths_in="steps", image_batch=64, learning_rate=2e-3),
     "cifar10": Config("cifar10"),
     "tiny-imagenet-200": Config("tiny-imagenet-200"),
 }
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One instance to be trained. `facts` must agree with the file's for one on disk to be it."""
-
-    index: int
-    steps: int
-    path: Path
-    facts: dict[str, Any]
 
 
 def main(config: Config) -> None:
@@ -76,9 +75,15 @@ def main(config: Config) -> None:
     images = load_images(config.dataset, config.folders.data_dir, device)
     nets = ArchitectureOnImages(get_architecture(config.architecture), images.image_shape, images.num_classes)
     folder = config.folders.nets(config.dataset, f"{config.architecture}-adam")
-    plans = plan_instances(config, len(images.train) // config.image_batch, folder)
-    lists = split_instances(config, plans)
-    entries = {split: [Entry(nets.architecture, images.name, plan.path) for plan in chosen] for split, chosen in lists.items()}
+    steps_of = 1 if config.lengths_in == "steps" else len(images.train) // config.image_batch
+    facts = {name: getattr(config, name) for name in ("architecture", "image_batch", "learning_rate")}
+    total = config.num_train + config.num_val + config.num_test
+    steps = [length * steps_of for length in config.lengths]
+    plans = plan_instances(total, steps, folder, {"dataset": images.name, **facts}, config.seed)
+    splits = split_plans(plans, config.num_val, config.num_test, config.seed)
+    entries = {
+        split: [Entry(nets.architecture, images.name, plan.path) for plan in chosen] for split, chosen in splits.items()
+    }
     write = write_lists(config.folders, config.dataset, "single", entries)  # refuses now, not after hours of training
 
     checkpoint = folder / f"seed{config.seed}-in-training.pt"
@@ -93,53 +98,45 @@ def main(config: Config) -> None:
     print(f"{len(plans)} instances of {config.architecture} in {folder}, {len(missing)} of them trained now")
 
 
-def plan_instances(config: Config, steps_per_epoch: int, folder: Path) -> list[Plan]:
-    """Deals lengths to instances from the seed, every candidate equally often or at most once; shortest first."""
-    rng = np.random.default_rng((config.seed, 0))
-    total = config.num_train + config.num_val + config.num_test
-    passes = -(-total // len(config.lengths))
-    lengths = np.sort(np.concatenate([rng.permutation(config.lengths) for _ in range(passes)])[:total])
-    same = {name: getattr(config, name) for name in ("architecture", "image_batch", "learning_rate", "head_scale", "seed")}
-    plans = []
-    for i, length in enumerate(lengths.tolist()):
-        steps = length if config.lengths_in == "steps" else length * steps_per_epoch
-        facts = {"dataset": dataset_name(config.dataset), **same, "index": i, "steps": steps}
-        plans.append(Plan(i, steps, folder / f"seed{config.seed}-{i:03d}.safetensors", facts))
-    return plans
-
-
-def split_instances(config: Config, plans: list[Plan]) -> dict[str, list[Plan]]:
-    """Deals instances so that val and test hold short and long training alike, whatever the seed."""
-    rng = np.random.default_rng((config.seed, 1))
-    split_of = np.full(len(plans), "train", dtype=object)
-    for split, number in (("test", config.num_test), ("val", config.num_val)):
-        free = np.flatnonzero(split_of == "train")
-        split_of[[rng.choice(part) for part in np.array_split(free, number)]] = split
-    return {split: [plan for plan, of in zip(plans, split_of) if of == split] for split in ("train", "val", "test")}
-
-
 def constants(config: Config) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name not in ("folders", "checkpoint_seconds")}
 
 
 def train_side_by_side(
-    config: Config, images: ImageSet, nets: ArchitectureOnImages, plans: list[Plan], checkpoint: Path, saved: dict[str, Any] | None = None
+    config: Config,
+    images: ImageSet,
+    nets: ArchitectureOnImages,
+    plans: list[Plan],
+    checkpoint: Path,
+    saved: dict[str, Any] | None = None,
 ) -> None:
     """Trains the planned instances at once; each is saved when it has had its steps, and leaves. `saved` resumes."""
     device = images.train.pixels.device
     seeds = [int(np.random.default_rng((config.seed, 2, plan.index)).integers(2**31)) for plan in plans]
-    start = {name: value.to(device) for name, value in nets.start(seeds, config.head_scale).items()}
+    start = {name: value.to(device) for name, value in nets.start(seeds).items()}
     ensemble = Ensemble(nets, start, lambda rows: torch.optim.Adam(rows, config.learning_rate))
     epoch, steps = 0, 0
     if saved:
         ensemble.load_state_dict(saved["ensemble"])
         epoch, steps = saved["epoch"], saved["steps"]
     last_saved = time.monotonic()
-    bar = tqdm(total=sum(plan.steps for plan in plans), initial=steps * len(plans), desc=f"{len(plans)} instances", unit=" steps", disable=None)
+    bar = tqdm(
+        total=sum(plan.steps for plan in plans),
+        initial=steps * len(plans),
+        desc=f"{len(plans)} instances",
+        unit=" steps",
+        disable=None,
+    )
     while plans:
         if time.monotonic() - last_saved > config.checkpoint_seconds:
             indices = [plan.index for plan in plans]
-            state = {"constants": constants(config), "indices": indices, "epoch": epoch, "steps": steps, "ensemble": ensemble.state_dict()}
+            state = {
+                "constants": constants(config),
+                "indices": indices,
+                "epoch": epoch,
+                "steps": steps,
+                "ensemble": ensemble.state_dict(),
+            }
             save_checkpoint(checkpoint, state)
             last_saved = time.monotonic()
         draws = Epoch(images.train, [(config.seed, 3, plan.index, epoch) for plan in plans], config.image_batch)

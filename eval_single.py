@@ -23,14 +23,19 @@ def main(config: EvaluationConfig) -> dict[str, list[float]]:
         "target_accuracy": experiment.test_accuracy(target).tolist(),
         "predicted_accuracy": experiment.test_accuracy(predicted).tolist(),
     }
-    write_json(config.run_dir / "eval_single.json", {**results, "instances": [path.as_posix() for path in experiment.test.paths]})
+    write_json(
+        config.run_dir / "eval_single.json",
+        {**results, "instances": [path.as_posix() for path in experiment.test.paths]},
+    )
 
     targets, predictions = (np.array(accuracies) for accuracies in results.values())
     title = f"{config.architecture} on {experiment.images.name}"
     figure = plot_targets_and_predicted(targets, predictions, 100 / experiment.images.num_classes, title)
     pdf, png = save_figure(figure, config.run_dir / "eval_single")
     correlation = f", correlation {np.corrcoef(targets, predictions)[0, 1]:.3f}" if len(targets) > 1 else ""
-    print(f"{len(targets)} test instances: mean |target - predicted| {np.abs(targets - predictions).mean():.2f} points{correlation}; {png}, {pdf}")
+    print(
+        f"{len(targets)} test instances: mean |target - predicted| {np.abs(targets - predictions).mean():.2f} points{correlation}; {png}, {pdf}"
+    )
     return results
 
 

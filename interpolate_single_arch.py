@@ -42,9 +42,13 @@ def main(config: Config) -> dict[str, list[float]]:
     write_json(config.run_dir / "interpolate_single_arch.json", {**results, **ends})
 
     title = f"{config.architecture} on {experiment.images.name}"
-    figure = plot_interpolation(gamma.cpu().numpy(), latent.numpy(), weights.numpy(), 100 / experiment.images.num_classes, title)
+    figure = plot_interpolation(
+        gamma.cpu().numpy(), latent.numpy(), weights.numpy(), 100 / experiment.images.num_classes, title
+    )
     pdf, png = save_figure(figure, config.run_dir / "interpolate_single_arch")
-    print(f"mean accuracy on the line: {latent.mean():.1f} % from embeddings, {weights.mean():.1f} % from weights; {png}, {pdf}")
+    print(
+        f"mean accuracy on the line: {latent.mean():.1f} % from embeddings, {weights.mean():.1f} % from weights; {png}, {pdf}"
+    )
     return results
 
 

@@ -30,8 +30,12 @@ def main(config: Config) -> None:
         raise InputError(f"--instance {index}: test.txt holds {len(test)} instances, give 0 to {len(test) - 1}")
     target = test.rows[[index]]
     predicted = experiment.decode(experiment.encode(target))
-    target_prep, predicted_prep = (pack(rows, experiment.prep_shape)[0, 0].cpu().numpy() for rows in (target, predicted))
-    figure = plot_preps(target_prep, predicted_prep, f"{config.architecture} on {experiment.images.name}, {test.paths[index].stem}")
+    target_prep, predicted_prep = (
+        pack(rows, experiment.prep_shape)[0, 0].cpu().numpy() for rows in (target, predicted)
+    )
+    figure = plot_preps(
+        target_prep, predicted_prep, f"{config.architecture} on {experiment.images.name}, {test.paths[index].stem}"
+    )
     pdf, png = save_figure(figure, config.run_dir / "visualize_prep")
     print(f"target and predicted PRep of {test.paths[index]}; {png}, {pdf}")
 

@@ -14,7 +14,12 @@ import numpy as np
 from evaluation.report import single_summary
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = (("create_nets_dataset_single.py", True), ("train_single_arch.py", True), ("eval_single.py", False), ("interpolate_single_arch.py", False))
+SCRIPTS = (
+    ("create_nets_dataset_single.py", True),
+    ("train_single_arch.py", True),
+    ("eval_single.py", False),
+    ("interpolate_single_arch.py", False),
+)
 
 
 def main() -> None:
@@ -26,10 +31,18 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
         for script, seeded in SCRIPTS:
-            subprocess.run([sys.executable, ROOT / script, "photos", *(["--seed", str(seed)] if seeded else [])], cwd=folder, check=True)
+            subprocess.run(
+                [sys.executable, ROOT / script, "photos", *(["--seed", str(seed)] if seeded else [])],
+                cwd=folder,
+                check=True,
+            )
         summary = single_summary(folder / "runs" / "photos" / "single")
         summaries.append(summary)
-        print(f"seed {seed}, {time.perf_counter() - start:.0f} s: " + ", ".join(f"{name} {value:.2f}" for name, value in summary.items()), flush=True)
+        print(
+            f"seed {seed}, {time.perf_counter() - start:.0f} s: "
+            + ", ".join(f"{name} {value:.2f}" for name, value in summary.items()),
+            flush=True,
+        )
     print(f"\n| {len(summaries)} seeds | mean | standard deviation | worst | best |\n|---|---|---|---|---|")
     for name in summaries[0]:
         values = np.array([summary[name] for summary in summaries])

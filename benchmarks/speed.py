@@ -25,16 +25,22 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def compare(name: str, plain: Callable[[], object], ours: Callable[[], object], device: torch.device, repeats: int) -> None:
+def compare(
+    name: str, plain: Callable[[], object], ours: Callable[[], object], device: torch.device, repeats: int
+) -> None:
     for call in (plain, ours):
         call()
     pairs = [(seconds(plain, device), seconds(ours, device)) for _ in range(repeats)]
     ratios = [a / b for a, b in pairs]
     times = [1e3 * statistics.median(column) for column in zip(*pairs)]
-    print(f"{name:<58} plain {times[0]:9.1f} ms   ours {times[1]:9.1f} ms   {statistics.median(ratios):5.2f}x ({min(ratios):.2f} to {max(ratios):.2f})")
+    print(
+        f"{name:<58} plain {times[0]:9.1f} ms   ours {times[1]:9.1f} ms   {statistics.median(ratios):5.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
+    )
 
 
-def instances_case(m: int, batch: int, image_shape: tuple[int, int, int], device: torch.device) -> tuple[Callable, Callable]:
+def instances_case(
+    m: int, batch: int, image_shape: tuple[int, int, int], device: torch.device
+) -> tuple[Callable, Callable]:
     """A training step's forward and backward pass of m instances: one after the other, and as the project runs them."""
     nets = ArchitectureOnImages(ARCHITECTURES["resnet8"], image_shape, 10)
     state = {name: value.to(device) for name, value in nets.start(list(range(m))).items() if value.is_floating_point()}
@@ -52,7 +58,10 @@ def instances_case(m: int, batch: int, image_shape: tuple[int, int, int], device
 def encoder_case(emb_size: int, prep_shape: tuple[int, int], m: int, device: torch.device) -> tuple[Callable, Callable]:
     """The encoder's row features, forward and backward, as drawn in the paper and by windows."""
     encoder, preps = Encoder(emb_size).to(device), torch.randn(m, 1, *prep_shape, device=device)
-    return lambda: encoder.row_features_plainly(preps).sum().backward(), lambda: encoder.row_features(preps).sum().backward()
+    return (
+        lambda: encoder.row_features_plainly(preps).sum().backward(),
+        lambda: encoder.row_features(preps).sum().backward(),
+    )
 
 
 def main() -> None:
@@ -62,13 +71,35 @@ def main() -> None:
     options = parser.parse_args()
     prepare_process()
     device = pick_device()
-    print(f"torch {torch.__version__} on {torch.cuda.get_device_name() if device.type == 'cuda' else f'{torch.get_num_threads()} CPU threads'}")
-    compare("132 ResNet8 on 64 patches of 8x8: one by one", *instances_case(132, 64, (1, 8, 8), device), device, options.repeats)
-    compare("8 ResNet8 on 128 patches of 8x8: one by one", *instances_case(8, 128, (1, 8, 8), device), device, options.repeats)
+    print(
+        f"torch {torch.__version__} on {torch.cuda.get_device_name() if device.type == 'cuda' else f'{torch.get_num_threads()} CPU threads'}"
+    )
+    compare(
+        "132 ResNet8 on 64 patches of 8x8: one by one",
+        *instances_case(132, 64, (1, 8, 8), device),
+        device,
+        options.repeats,
+    )
+    compare(
+        "8 ResNet8 on 128 patches of 8x8: one by one",
+        *instances_case(8, 128, (1, 8, 8), device),
+        device,
+        options.repeats,
+    )
     compare("row features, 8 PReps 8x640, E 1024", *encoder_case(1024, (8, 640), 8, device), device, options.repeats)
     if options.paper:
-        compare("8 ResNet8 on 128 images of 32x32: one by one", *instances_case(8, 128, (3, 32, 32), device), device, options.repeats)
-        compare("row features, 8 PReps 8x10,000, E 4096", *encoder_case(4096, (8, 10_000), 8, device), device, options.repeats)
+        compare(
+            "8 ResNet8 on 128 images of 32x32: one by one",
+            *instances_case(8, 128, (3, 32, 32), device),
+            device,
+            options.repeats,
+        )
+        compare(
+            "row features, 8 PReps 8x10,000, E 4096",
+            *encoder_case(4096, (8, 10_000), 8, device),
+            device,
+            options.repeats,
+        )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ def cached_arrays(data_dir: Path) -> dict[str, np.ndarray]:
     path = data_dir / "cifar10.npz"
     if not path.is_file():
         try:
-            train, test = (CIFAR10(str(data_dir / "cifar10-download"), train=train, download=True) for train in (True, False))
+            train, test = (
+                CIFAR10(str(data_dir / "cifar10-download"), train=train, download=True) for train in (True, False)
+            )
         except (OSError, RuntimeError) as error:
             raise InputError(
                 f"CIFAR-10 could not be downloaded ({type(error).__name__}); put {path} there yourself, "
@@ -35,11 +37,20 @@ def cached_arrays(data_dir: Path) -> dict[str, np.ndarray]:
         with np.load(path) as file:
             arrays = {name: file[name] for name in ARRAYS}
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} does not hold the arrays {', '.join(ARRAYS)} ({type(error).__name__}); delete it to have it made again") from None
+        raise InputError(
+            f"{path} does not hold the arrays {', '.join(ARRAYS)} ({type(error).__name__}); delete it to have it made again"
+        ) from None
     for part in ("train", "test"):
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
-        if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or labels.shape != images.shape[:1] or labels.max() > 9:
-            raise InputError(f"{path}: {part}_images is {images.dtype} {images.shape}, expected uint8 (N, 32, 32, 3) with labels (N,) from 0 to 9")
+        if (
+            images.dtype != np.uint8
+            or images.shape[1:] != (32, 32, 3)
+            or labels.shape != images.shape[:1]
+            or labels.max() > 9
+        ):
+            raise InputError(
+                f"{path}: {part}_images is {images.dtype} {images.shape}, expected uint8 (N, 32, 32, 3) with labels (N,) from 0 to 9"
+            )
     return arrays
 
 

@@ -30,7 +30,11 @@ def read_images(paths: Sequence[Path], sides: Sequence[int], what: str) -> np.nd
     for path, image in zip(paths, images):
         height, width, _ = image.shape
         if height != width or height not in sides:
-            raise InputError(f"{path} is {height}x{width} pixels; images must be square, {' or '.join(map(str, sides))} a side: resize them")
+            raise InputError(
+                f"{path} is {height}x{width} pixels; images must be square, {' or '.join(map(str, sides))} a side: resize them"
+            )
         if image.shape != shape:
-            raise InputError(f"{path} is {height}x{width} pixels, but {paths[0]} is {shape[0]}x{shape[1]}; resize them to one size")
+            raise InputError(
+                f"{path} is {height}x{width} pixels, but {paths[0]} is {shape[0]}x{shape[1]}; resize them to one size"
+            )
     return np.stack(images)

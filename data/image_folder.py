@@ -36,12 +36,18 @@ def load_image_folder(folder: Path) -> ImageSet:
     test_paths, test_labels, test_names = list_part(folder / "test")
     if test_names != class_names:
         odd = sorted(set(class_names) ^ set(test_names))[0]
-        raise InputError(f"class '{odd}' is in only one of {folder}/train and {folder}/test; both must hold the same classes")
+        raise InputError(
+            f"class '{odd}' is in only one of {folder}/train and {folder}/test; both must hold the same classes"
+        )
     pixels = read_images([*train_paths, *test_paths], SIDES, folder.name)
     padding = pixels.shape[1] // 8
     train, val = split_by_class(train_labels, 0.8, SPLIT_SEED)
     if not len(val):
         raise InputError(f"{folder}/train has too few images to keep some for validation; every class needs at least 3")
-    parts = ((train, train_labels[train]), (val, train_labels[val]), (np.arange(len(train_paths), len(pixels)), test_labels))
+    parts = (
+        (train, train_labels[train]),
+        (val, train_labels[val]),
+        (np.arange(len(train_paths), len(pixels)), test_labels),
+    )
     splits = (make_images(pixels[chosen], labels, IMAGENET_MEAN, IMAGENET_STD, padding) for chosen, labels in parts)
     return ImageSet(folder.resolve().name, *splits, class_names=class_names)

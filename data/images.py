@@ -48,7 +48,9 @@ class Images:
         rows = offset[..., 0, None] + steps  # (..., S), outside 0...S-1 is padding
         columns = offset[..., 1, None] + torch.where(flip[..., None], steps.flip(0), steps)
         inside = ((rows >= 0) & (rows < side))[..., :, None] & ((columns >= 0) & (columns < side))[..., None, :]
-        place = (index[..., None, None] * side + rows.clamp(0, side - 1)[..., :, None]) * side + columns.clamp(0, side - 1)[..., None, :]
+        place = (index[..., None, None] * side + rows.clamp(0, side - 1)[..., :, None]) * side + columns.clamp(
+            0, side - 1
+        )[..., None, :]
         pixels = self.pixels.view(n * side * side, channels)[place] * inside[..., None]
         return self.normalize(pixels)
 
@@ -105,7 +107,9 @@ class Epoch:
         return self.images.crop_and_flip(index, offset, flip), self.images.labels[index]
 
 
-def make_images(pixels: np.ndarray, labels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], padding: int) -> Images:
+def make_images(
+    pixels: np.ndarray, labels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], padding: int
+) -> Images:
     """Arrays (N, S, S, C) uint8 and (N,) to Images."""
     return Images(
         torch.from_numpy(np.ascontiguousarray(pixels)),

@@ -30,5 +30,7 @@ def load_images(dataset: str, data_dir: Path, device: torch.device) -> ImageSet:
     if name in LOADERS:
         return LOADERS[name](data_dir).to(device)
     if not Path(dataset).is_dir():
-        raise InputError(f"unknown data set '{dataset}'; choose {', '.join(LOADERS)}, or a folder with train/CLASS/IMAGE and test/CLASS/IMAGE")
+        raise InputError(
+            f"unknown data set '{dataset}'; choose {', '.join(LOADERS)}, or a folder with train/CLASS/IMAGE and test/CLASS/IMAGE"
+        )
     return load_image_folder(Path(dataset)).to(device)

@@ -20,12 +20,18 @@ from torch import Tensor
 
 from data.files import write_text, written_whole
 from data.folders import Folders
+from data.images import ImageSet
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
 from models.prep import Layout
 from models.registry import ARCHITECTURES, Architecture
 
-ARGUMENT_TYPES = {"d": int, "f": float, "s": str, "l": lambda text: [float(item) for item in text.strip("[]()").split(",")]}
+ARGUMENT_TYPES = {
+    "d": int,
+    "f": float,
+    "s": str,
+    "l": lambda text: [float(item) for item in text.strip("[]()").split(",")],
+}
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,16 @@ def parse_line(line: str, place: str) -> Entry:
     """Raises InputError, naming the place, for a line that is not an instance that this project knows."""
     kind, *arguments, path = line.split(";") if ";" in line else ("", "")
     if not arguments or not path:
-        raise InputError(f"{place}: '{line}' is not CLASS;ARGUMENTS;sDATASET;PATH, as in resnet_fusedbn;d2;d8;scifar10;PATH")
+        raise InputError(
+            f"{place}: '{line}' is not CLASS;ARGUMENTS;sDATASET;PATH, as in resnet_fusedbn;d2;d8;scifar10;PATH"
+        )
     for argument in arguments:
         try:
             ARGUMENT_TYPES[argument[:1]](argument[1:])
         except (KeyError, ValueError):
-            raise InputError(f"{place}: argument '{argument}' is not typed; write d for int, f for float, s for string, l for list, then the value") from None
+            raise InputError(
+                f"{place}: argument '{argument}' is not typed; write d for int, f for float, s for string, l for list, then the value"
+            ) from None
     *spelled, dataset = arguments
     if dataset[0] != "s":
         raise InputError(f"{place}: the last argument '{dataset}' should be the data set, as in scifar10")
@@ -89,10 +99,15 @@ def write_lists(folders: Folders, dataset: str, setting: str, entries: dict[str,
 
     Raises InputError at once if lists are there already that say something else: they may be edited by hand.
     """
-    texts = {folders.input_list(dataset, setting, split): "".join(entry.line() + "\n" for entry in lines) for split, lines in entries.items()}
+    texts = {
+        folders.input_list(dataset, setting, split): "".join(entry.line() + "\n" for entry in lines)
+        for split, lines in entries.items()
+    }
     for path, text in texts.items():
         if path.is_file() and path.read_text(encoding="utf-8") != text:
-            raise InputError(f"input list {path} names other instances than these constants make; move {path.parent} away to have it written anew")
+            raise InputError(
+                f"input list {path} names other instances than these constants make; move {path.parent} away to have it written anew"
+            )
 
     def write() -> None:
         for path, text in texts.items():
@@ -108,7 +123,9 @@ def is_on_disk(path: Path, facts: dict[str, Any]) -> bool:
     _, found = read_instance(path)
     for name, value in facts.items():
         if found.get(name) != value:
-            raise InputError(f"{path} was made with {name} {found.get(name)}, not {value}; move it away, or use the constants that it was made with")
+            raise InputError(
+                f"{path} was made with {name} {found.get(name)}, not {value}; move it away, or use the constants that it was made with"
+            )
     return True
 
 
@@ -130,24 +147,34 @@ def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 return {name: file.get_tensor(name) for name in file.keys()}, facts
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a file that is no pickle raises depends on its bytes
-        raise InputError(f"{path} cannot be read as an instance ({type(error).__name__}); delete it and run the script that made it again") from None
+        raise InputError(
+            f"{path} cannot be read as an instance ({type(error).__name__}); delete it and run the script that made it again"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path} is not a state dict (names to tensors); save one with torch.save(net.state_dict(), PATH)")
+        raise InputError(
+            f"{path} is not a state dict (names to tensors); save one with torch.save(net.state_dict(), PATH)"
+        )
     return state, {}
 
 
 def fused_row(nets: ArchitectureOnImages, state: dict[str, Tensor], path: Path) -> Tensor:
     """A state dict, with batch norm or already fused, as a row (P,). Raises InputError if it is of another net."""
     state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    with_norm = {name: value for name, value in nets.trained.state_dict().items() if not name.endswith("num_batches_tracked")}
+    with_norm = {
+        name: value for name, value in nets.trained.state_dict().items() if not name.endswith("num_batches_tracked")
+    }
     expected = with_norm if set(state) == set(with_norm) else nets.fused.state_dict()
     if set(state) != set(expected):
         odd = sorted(set(state) ^ set(expected))[0]
         whose = "misses" if odd in expected else "has"
-        raise InputError(f"{path} is no {nets.architecture.name}: it {whose} '{odd}'; check the architecture in the list")
+        raise InputError(
+            f"{path} is no {nets.architecture.name}: it {whose} '{odd}'; check the architecture in the list"
+        )
     for name, value in expected.items():
         if state[name].shape != value.shape:
-            raise InputError(f"{path} is no {nets.architecture.name} for these images: '{name}' is {tuple(state[name].shape)}, expected {tuple(value.shape)}")
+            raise InputError(
+                f"{path} is no {nets.architecture.name} for these images: '{name}' is {tuple(state[name].shape)}, expected {tuple(value.shape)}"
+            )
         if not state[name].isfinite().all():
             raise InputError(f"{path}: '{name}' holds NaN or infinity; train this instance again")
     batch = {name: value.float()[None] for name, value in state.items()}
@@ -159,9 +186,18 @@ def load_nets(entries: list[Entry], nets: ArchitectureOnImages, dataset: str, de
     rows = []
     for entry in entries:
         if entry.architecture != nets.architecture or entry.dataset != dataset:
-            raise InputError(f"{entry.place}: {entry.architecture.name} on {entry.dataset}, expected {nets.architecture.name} on {dataset}; put it in another list")
+            raise InputError(
+                f"{entry.place}: {entry.architecture.name} on {entry.dataset}, expected {nets.architecture.name} on {dataset}; put it in another list"
+            )
         rows.append(fused_row(nets, read_instance(entry.path)[0], entry.path))
     return NetsDataset(nets, torch.stack(rows).to(device), tuple(entry.path for entry in entries))
+
+
+def load_split(folders: Folders, images: ImageSet, setting: str, split: str, nets: ArchitectureOnImages) -> NetsDataset:
+    """The instances of an input list of these images, on their device. Raises InputError like read_list and load_nets."""
+    made_by = f"python create_nets_dataset_{setting}.py {images.name}"
+    entries = read_list(folders.input_list(images.name, setting, split), made_by)
+    return load_nets(entries, nets, images.name, images.train.pixels.device)
 
 
 def meta_batches(num_nets: int, meta_batch: int, num_steps: int, key: tuple[int, ...]) -> Tensor:

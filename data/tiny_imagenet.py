@@ -20,7 +20,9 @@ def load_tiny_imagenet(data_dir: Path) -> ImageSet:
     folder = data_dir / "tiny-imagenet-200"
     wnids_file = folder / "wnids.txt"
     if not wnids_file.is_file():
-        raise InputError(f"no {wnids_file}; download tiny-imagenet-200.zip from Stanford's CS231N page and unpack it into {data_dir}")
+        raise InputError(
+            f"no {wnids_file}; download tiny-imagenet-200.zip from Stanford's CS231N page and unpack it into {data_dir}"
+        )
     wnids = wnids_file.read_text().split()
     lists = [folder / f"{split}.txt" for split in ("train", "val", "test")]
     if not all(path.is_file() for path in lists):
@@ -32,16 +34,28 @@ def load_tiny_imagenet(data_dir: Path) -> ImageSet:
 def write_split_lists(folder: Path, wnids: list[str]) -> None:
     """Writes the missing lists: 80 % of each class's training images to train, 20 % to val; test is the original's `val/`."""
     class_of = {wnid: label for label, wnid in enumerate(wnids)}
-    train = [(path, label) for wnid, label in class_of.items() for path in sorted((folder / "train" / wnid / "images").glob("*.JPEG"))]
+    train = [
+        (path, label)
+        for wnid, label in class_of.items()
+        for path in sorted((folder / "train" / wnid / "images").glob("*.JPEG"))
+    ]
     annotations = folder / "val" / "val_annotations.txt"
     if not train or not annotations.is_file():
-        raise InputError(f"{folder} has no train/*/images/*.JPEG or no val/val_annotations.txt; unpack tiny-imagenet-200.zip there again")
-    test = [(folder / "val" / "images" / name, class_of[wnid]) for name, wnid, *_ in map(str.split, annotations.read_text().splitlines())]
+        raise InputError(
+            f"{folder} has no train/*/images/*.JPEG or no val/val_annotations.txt; unpack tiny-imagenet-200.zip there again"
+        )
+    test = [
+        (folder / "val" / "images" / name, class_of[wnid])
+        for name, wnid, *_ in map(str.split, annotations.read_text().splitlines())
+    ]
     chosen, rest = split_by_class(np.array([label for _, label in train]), 0.8, SPLIT_SEED)
     parts = {"train": [train[i] for i in chosen], "val": [train[i] for i in rest], "test": test}
     for split, examples in parts.items():
         if not (folder / f"{split}.txt").is_file():
-            write_text(folder / f"{split}.txt", "".join(f"{path.relative_to(folder).as_posix()},{label}\n" for path, label in examples))
+            write_text(
+                folder / f"{split}.txt",
+                "".join(f"{path.relative_to(folder).as_posix()},{label}\n" for path, label in examples),
+            )
 
 
 def read_split(path: Path, folder: Path, num_classes: int) -> Images:

@@ -48,7 +48,9 @@ def plot_targets_and_predicted(target: np.ndarray, predicted: np.ndarray, chance
         axes.plot(position, target[order], "o", color=TARGET, markersize=5, label="target")
         axes.plot(position, predicted[order], "D", color=PREDICTED, markersize=4.5, label="predicted")
         draw_chance(axes, chance)
-        axes.set(xlabel="test instances, sorted by target accuracy", ylabel="test accuracy (%)", title=title, ylim=(0, None))
+        axes.set(
+            xlabel="test instances, sorted by target accuracy", ylabel="test accuracy (%)", title=title, ylim=(0, None)
+        )
         axes.set_xticks(position[:: max(1, math.ceil(len(position) / 16))])
         axes.grid(axis="x", visible=False)
         axes.tick_params(axis="x", labelsize=7)
@@ -63,7 +65,13 @@ def plot_interpolation(gamma: np.ndarray, latent: np.ndarray, weights: np.ndarra
         axes.plot(gamma, latent, "-D", color=PREDICTED, markersize=4, label="embeddings")
         axes.plot(gamma, weights, "--o", color=WEIGHTS, markersize=4, label="weights")
         draw_chance(axes, chance)
-        axes.set(xlabel="interpolation factor $\\gamma$", ylabel="test accuracy (%)", title=title, xlim=(-0.03, 1.03), ylim=(0, None))
+        axes.set(
+            xlabel="interpolation factor $\\gamma$",
+            ylabel="test accuracy (%)",
+            title=title,
+            xlim=(-0.03, 1.03),
+            ylim=(0, None),
+        )
         axes.legend(title="interpolated", alignment="left", loc="best")
     return figure
 
@@ -88,7 +96,9 @@ def plot_preps(target: np.ndarray, predicted: np.ndarray, title: str) -> Figure:
     with plt.rc_context({**STYLE, "axes.grid": False}):
         figure, panels = plt.subplots(1, 2, figsize=(7.0, 3.1))
         for axes, prep, name in zip(panels, (target, predicted), ("target", "predicted")):
-            image = axes.imshow(prep.reshape(shape), cmap="viridis", vmin=low, vmax=high, interpolation="nearest", aspect="auto")
+            image = axes.imshow(
+                prep.reshape(shape), cmap="viridis", vmin=low, vmax=high, interpolation="nearest", aspect="auto"
+            )
             axes.set(title=f"{name} PRep", xticks=[], yticks=[], box_aspect=shape[0] / shape[1])
         figure.colorbar(image, ax=panels, extend="both", label="parameter value", shrink=0.85)
         figure.suptitle(title, fontsize=9)

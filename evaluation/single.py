@@ -10,7 +10,7 @@ from torch import Tensor
 from data.folders import Folders
 from data.images import ImageSet
 from data.load import load_images
-from data.nets import NetsDataset, load_nets, read_list
+from data.nets import NetsDataset, load_split
 from evaluation.accuracy import accuracy
 from models.instances import ArchitectureOnImages
 from models.netspace import NetSpace
@@ -64,8 +64,7 @@ def load_experiment(config: EvaluationConfig) -> Experiment:
     device = pick_device()
     images = load_images(config.dataset, config.folders.data_dir, device)
     nets = ArchitectureOnImages(get_architecture(config.architecture), images.image_shape, images.num_classes)
-    entries = read_list(config.folders.input_list(config.dataset, "single", "test"), f"python create_nets_dataset_single.py {config.dataset}")
-    test = load_nets(entries, nets, images.name, device)
+    test = load_split(config.folders, images, "single", "test", nets)
     checkpoint = config.checkpoint or config.run_dir / "best.pt"
     net_space = restore_net_space(checkpoint, f"python train_single_arch.py {config.dataset}", device)
     check_prep_shape(net_space.decoder.prep_shape, nets.num_parameters, config.architecture)

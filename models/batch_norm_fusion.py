@@ -23,7 +23,9 @@ def fuse_batch_norm(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Te
     for norm_name, norm in norms.items():
         conv_name = conv_of(norm_name)
         weight = state[f"{conv_name}.weight"]  # (M, O, I, k, k)
-        mean, var, gamma, beta = (state[f"{norm_name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+        mean, var, gamma, beta = (
+            state[f"{norm_name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")
+        )
         fused_weight, fused_bias = fuse_conv_bn_weights(
             weight.flatten(0, 1), None, mean.flatten(), var.flatten(), norm.eps, gamma.flatten(), beta.flatten()
         )

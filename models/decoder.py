@@ -34,7 +34,14 @@ class Decoder(nn.Module):
     State dict keys are those of the original release. Raises InputError for sizes that do not fit together.
     """
 
-    def __init__(self, emb_size: int, prep_shape: tuple[int, int], grid: int = 64, row_length: int = 2048, row_channels: int = 128):
+    def __init__(
+        self,
+        emb_size: int,
+        prep_shape: tuple[int, int],
+        grid: int = 64,
+        row_length: int = 2048,
+        row_channels: int = 128,
+    ):
         super().__init__()
         (height, width), half = prep_shape, grid // 2
         deep = row_length // 4  # C2
@@ -66,7 +73,9 @@ class Decoder(nn.Module):
         return self.scalelayer(x.reshape(m, 1, *self.prep_shape))
 
 
-def check_decoder_sizes(emb_size: int, prep_shape: tuple[int, int], grid: int, row_length: int, row_channels: int) -> None:
+def check_decoder_sizes(
+    emb_size: int, prep_shape: tuple[int, int], grid: int, row_length: int, row_channels: int
+) -> None:
     """Raises InputError, with the numbers, unless every reshape of the decoder comes out even."""
     height, width = prep_shape
     half = grid // 2
@@ -74,7 +83,9 @@ def check_decoder_sizes(emb_size: int, prep_shape: tuple[int, int], grid: int, r
         raise InputError(f"PRep {height}x{width}: the height must be a multiple of 4 and the width of 8")
     if grid < 2 or grid % 2 or emb_size % grid**2 or emb_size < grid**2:
         fits = 2 * (math.isqrt(max(emb_size, 0)) // 2)
-        raise InputError(f"decoder grid {grid}: must be even and its square divide the embedding size {emb_size}; at most {fits}")
+        raise InputError(
+            f"decoder grid {grid}: must be even and its square divide the embedding size {emb_size}; at most {fits}"
+        )
     if row_length % 8 or row_length <= 0:
         raise InputError(f"decoder row_length {row_length}: must be a positive multiple of 8")
     if row_channels <= 0 or height * row_channels * row_length % half**2:

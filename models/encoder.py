@@ -16,7 +16,9 @@ class Encoder(nn.Module):
     def __init__(self, emb_size: int):
         super().__init__()
         if emb_size <= 0 or emb_size % 32:
-            raise InputError(f"embedding size {emb_size}: must be a multiple of 32, because the encoder's first conv has emb_size/32 channels")
+            raise InputError(
+                f"embedding size {emb_size}: must be a multiple of 32, because the encoder's first conv has emb_size/32 channels"
+            )
         h = emb_size // 32
         self.conv1 = nn.Sequential(nn.Conv2d(1, h, (1, 3), (1, 2), (0, 1)), nn.LeakyReLU())
         self.conv2 = nn.Sequential(nn.Conv2d(h, 2 * h, (1, 3), (1, 2), (0, 1)), nn.LeakyReLU())

@@ -1,18 +1,35 @@
 """NetSpace: encoder and decoder over PReps (paper Fig. 1)."""
 
+from dataclasses import asdict, dataclass
+
 from torch import Tensor, nn
 
 from models.decoder import Decoder
 from models.encoder import Encoder
 
 
-class NetSpace(nn.Module):
-    """PReps of target instances (M, 1, H, W) to PReps of predicted instances (M, 1, H, W), through embeddings (M, E)."""
+@dataclass(frozen=True)
+class Sizes:
+    """What determines every shape in NetSpace. The defaults are the paper's."""
 
-    def __init__(self, emb_size: int, prep_shape: tuple[int, int], grid: int = 64, row_length: int = 2048, row_channels: int = 128):
+    prep_shape: tuple[int, int]  # H, W; H a multiple of 4, W of 8
+    emb_size: int = 4096  # E, a multiple of 32
+    grid: int = 64  # g, the decoder views an embedding as E/g^2 maps of g x g
+    row_length: int = 2048  # L, and
+    row_channels: int = 128  # C1: the decoder's first conv gives (C1, H, L)
+
+
+class NetSpace(nn.Module):
+    """PReps of target instances (M, 1, H, W) to PReps of predicted instances (M, 1, H, W), through embeddings (M, E).
+
+    Raises InputError for sizes that do not fit together.
+    """
+
+    def __init__(self, sizes: Sizes):
         super().__init__()
-        self.encoder = Encoder(emb_size)
-        self.decoder = Decoder(emb_size, prep_shape, grid, row_length, row_channels)
+        self.sizes = sizes
+        self.encoder = Encoder(sizes.emb_size)
+        self.decoder = Decoder(**asdict(sizes))
 
     def forward(self, preps: Tensor) -> Tensor:
         return self.decoder(self.encoder(preps))

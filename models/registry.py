@@ -31,14 +31,18 @@ class Architecture:
         """One net for images of `image_shape` (C, S, S). Raises InputError for a side that has no definition."""
         if image_shape[1] not in SIZES or image_shape[1] != image_shape[2]:
             sides = ", ".join(str(side) for side in SIZES)
-            raise InputError(f"{self.name} is defined for square images of side {sides}, not {image_shape[1]}x{image_shape[2]}; resize the images")
+            raise InputError(
+                f"{self.name} is defined for square images of side {sides}, not {image_shape[1]}x{image_shape[2]}; resize the images"
+            )
         form = {"fused": fused} if self.has_batch_norm else {}
         return self.constructor(image_shape, num_classes, **form)
 
 
 def _resnet(depth: int, class_id: int | None) -> Architecture:
     class_entry = "" if class_id is None else f"d{class_id};"
-    return Architecture(f"resnet{depth}", class_id, f"resnet_fusedbn;{class_entry}d{depth}", partial(ResNet, depth=depth), True)
+    return Architecture(
+        f"resnet{depth}", class_id, f"resnet_fusedbn;{class_entry}d{depth}", partial(ResNet, depth=depth), True
+    )
 
 
 ARCHITECTURES: dict[str, Architecture] = {

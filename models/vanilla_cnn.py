@@ -1,7 +1,5 @@
 """VanillaCNN (supplement Fig. 3, bottom left): five 3x3 convs and one fully connected layer."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import Conv2d, Linear

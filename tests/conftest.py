@@ -24,7 +24,9 @@ def instances_in_float64(name: str, image_shape: tuple[int, int, int], num_class
     nets = ArchitectureOnImages(ARCHITECTURES[name], image_shape, num_classes)
     nets.trained.double()
     nets.fused.double()
-    state = {key: value.double() if value.is_floating_point() else value for key, value in nets.start(list(range(m))).items()}
+    state = {
+        key: value.double() if value.is_floating_point() else value for key, value in nets.start(list(range(m))).items()
+    }
     return nets, spread_out(state, seed=m)
 
 

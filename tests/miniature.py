@@ -9,6 +9,7 @@ import interpolate_single_arch
 import train_single_arch
 import visualize_prep
 from data.folders import Folders
+from models.netspace import Sizes
 
 
 def folders(root: Path) -> Folders:
@@ -21,7 +22,8 @@ def create_config(root: Path, **changes) -> create_nets_dataset_single.Config:
 
 
 def train_config(root: Path, **changes) -> train_single_arch.Config:
-    small = dict(emb_size=256, grid=16, row_length=64, row_channels=32, num_epochs=2, validate_every=1)
+    sizes = Sizes((8, 640), emb_size=256, grid=16, row_length=64, row_channels=32)
+    small = dict(sizes=sizes, num_epochs=2, validate_every=1)
     return replace(train_single_arch.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
 
 

@@ -13,7 +13,13 @@ from tests import miniature
 from training.command_line import run_script
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = ("create_nets_dataset_single", "train_single_arch", "eval_single", "interpolate_single_arch", "visualize_prep")
+SCRIPTS = (
+    "create_nets_dataset_single",
+    "train_single_arch",
+    "eval_single",
+    "interpolate_single_arch",
+    "visualize_prep",
+)
 
 
 def run(name, *arguments, cwd):
@@ -62,7 +68,9 @@ def test_values_of_the_wrong_kind(tmp_path):
     refused("train_single_arch", "--num-epochs", "many", cwd=tmp_path, match=("--num-epochs", "many"))
     refused("train_single_arch", "--meta-batch", "0", cwd=tmp_path, match="--meta-batch 0: must be more than 0")
     refused("create_nets_dataset_single", "--image-batch", "99999", cwd=tmp_path, match=("99999", "6284"))
-    refused("create_nets_dataset_single", "--dataset", "no/such/folder", cwd=tmp_path, match=("no/such/folder", "cifar10"))
+    refused(
+        "create_nets_dataset_single", "--dataset", "no/such/folder", cwd=tmp_path, match=("no/such/folder", "cifar10")
+    )
     refused("create_nets_dataset_single", "--architecture", "resnet9", cwd=tmp_path, match=("resnet9", "resnet8"))
     refused("create_nets_dataset_single", "tiny-imagenet-200", cwd=tmp_path, match=("tiny-imagenet-200", "unpack"))
 
@@ -105,7 +113,15 @@ def test_what_is_wrong_with_lists_and_instances_is_said_with_file_and_line(proje
 
 def test_sizes_that_cannot_work_are_refused_before_anything_is_written(project, folders):
     other = ("--runs-dir", "elsewhere", "--lists-dir", "lists")
-    refused("train_single_arch", *other, "--prep-shape", "4", "640", cwd=project, match=("4x640", "2,560", "5,058", "at least 8"))
+    refused(
+        "train_single_arch",
+        *other,
+        "--prep-shape",
+        "4",
+        "640",
+        cwd=project,
+        match=("4x640", "2,560", "5,058", "at least 8"),
+    )
     refused("train_single_arch", *other, "--emb-size", "1000", cwd=project, match=("1000", "32"))
     refused("visualize_prep", *folders, "--instance", "4", cwd=project, match=("--instance 4", "0 to 3"))
     refused("interpolate_single_arch", *folders, "--num-points", "1", cwd=project, match="at least 2")

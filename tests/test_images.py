@@ -28,7 +28,11 @@ def some_images(n=12, side=8, channels=3, padding=2):
 def test_crop_and_flip_is_pad_crop_mirror_normalize(seed, channels, padding):
     images = some_images(channels=channels, padding=padding)
     rng = np.random.default_rng(seed)
-    index, offset, flip = rng.integers(0, 12, (2, 3)), rng.integers(0, 2 * padding + 1, (2, 3, 2)), rng.random((2, 3)) < 0.5
+    index, offset, flip = (
+        rng.integers(0, 12, (2, 3)),
+        rng.integers(0, 2 * padding + 1, (2, 3, 2)),
+        rng.random((2, 3)) < 0.5,
+    )
     out = images.crop_and_flip(*map(torch.from_numpy, (index, offset, flip)))
     assert out.shape == (2, 3, channels, 8, 8)
     for m in range(2):
@@ -86,7 +90,12 @@ def test_photos_splits_are_whole_blocks_of_the_stated_shares():
     assert counts.sum(0).tolist() == per_photo
     # Dealt, not copied: the splits together are the photographs' tiles, each once.
     for label, name in enumerate(photos.PHOTOGRAPHS):
-        dealt = np.concatenate([split.pixels[split.labels == label].numpy().reshape(-1, 64) for split in (images.train, images.val, images.test)])
+        dealt = np.concatenate(
+            [
+                split.pixels[split.labels == label].numpy().reshape(-1, 64)
+                for split in (images.train, images.val, images.test)
+            ]
+        )
         cut = photos.tile_blocks(name).reshape(-1, 64)
         assert np.array_equal(dealt[np.lexsort(dealt.T)], cut[np.lexsort(cut.T)])
 
@@ -163,7 +172,9 @@ def test_tiny_imagenet_in_the_original_layout_writes_split_lists_once_and_reads_
             write_png(folder / "train" / wnid / "images" / f"{wnid}_{i}.JPEG", 64, seed=i)
     for i in range(3):
         write_png(folder / "val" / "images" / f"val_{i}.JPEG", 64, seed=i)
-    (folder / "val" / "val_annotations.txt").write_text("".join(f"val_{i}.JPEG\t{wnids[i % 2]}\t0\t0\t1\t1\n" for i in range(3)))
+    (folder / "val" / "val_annotations.txt").write_text(
+        "".join(f"val_{i}.JPEG\t{wnids[i % 2]}\t0\t0\t1\t1\n" for i in range(3))
+    )
     images = load_images("tiny-imagenet-200", tmp_path, CPU)
     assert [len(split) for split in (images.train, images.val, images.test)] == [8, 2, 3]
     assert images.test.labels.tolist() == [0, 1, 0]

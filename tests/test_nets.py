@@ -74,7 +74,9 @@ def test_instances_come_back_fused_from_safetensors_and_pt_with_batch_norm_or_wi
     torch.save(one, tmp_path / "b.pt")
     torch.save({name: value for name, value in one.items() if "num_batches" not in name}, tmp_path / "c.pt")
     torch.save({name: value[0] for name, value in resnet8.layout.unflatten(row[None]).items()}, tmp_path / "d.pt")
-    nets = load_nets([entry_of(tmp_path / name) for name in ("a.safetensors", "b.pt", "c.pt", "d.pt")], resnet8, "photos", CPU)
+    nets = load_nets(
+        [entry_of(tmp_path / name) for name in ("a.safetensors", "b.pt", "c.pt", "d.pt")], resnet8, "photos", CPU
+    )
     assert torch.equal(nets.rows, row.expand(4, -1))
     assert read_instance(tmp_path / "a.safetensors")[1] == {"steps": 3}
     assert list(tmp_path.glob(".*")) == []  # nothing partial stays

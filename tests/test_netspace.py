@@ -6,7 +6,7 @@ import torch
 from models.decoder import Decoder
 from models.encoder import Encoder
 from models.errors import InputError
-from models.netspace import NetSpace
+from models.netspace import NetSpace, Sizes
 
 PAPER_PREPS = {"cifar10 single, SDF": (8, 10_000), "tiny-imagenet-200 single": (16, 10_000), "multi": (88, 10_000)}
 PHOTOS = dict(emb_size=1024, prep_shape=(8, 640), grid=32, row_length=128, row_channels=64)
@@ -18,7 +18,9 @@ def count(module):
 
 def shapes_through(module, x):
     shapes = []
-    hooks = [child.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape))) for child in module.children()]
+    hooks = [
+        child.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape))) for child in module.children()
+    ]
     with torch.no_grad():
         module(x)
     for hook in hooks:
@@ -35,7 +37,7 @@ def test_parameter_counts_at_the_papers_size():
 def test_shapes_at_the_papers_sizes(prep_shape):
     height, width = prep_shape
     with torch.device("meta"):  # shapes only
-        net_space = NetSpace(4096, prep_shape)
+        net_space = NetSpace(Sizes(prep_shape))
         preps = torch.empty(2, 1, height, width)
         encoder, embedding = net_space.encoder, torch.empty(2, 4096)
         x = encoder.conv1(preps)
@@ -73,7 +75,9 @@ def test_fast_encoder_is_the_plain_one(rows_of_zeros):
     wanted += list(encoder.parameters())
     fast, plain = encoder(preps), plainly(preps)
     torch.testing.assert_close(fast, plain)
-    for ours, reference in zip(torch.autograd.grad((fast * weights).sum(), wanted), torch.autograd.grad((plain * weights).sum(), wanted)):
+    for ours, reference in zip(
+        torch.autograd.grad((fast * weights).sum(), wanted), torch.autograd.grad((plain * weights).sum(), wanted)
+    ):
         torch.testing.assert_close(ours, reference)
 
 
@@ -97,7 +101,7 @@ def test_decoder_reshapes_are_row_major_and_the_affine_map_is_per_element():
 def test_affine_head_starts_as_the_paper_says_or_at_an_instance():
     layer = Decoder(4096, (8, 10_000)).scalelayer
     assert layer.scale.std().item() == pytest.approx(1e-3, rel=0.02)
-    assert 0 <= layer.bias.min() and layer.bias.max() <= 1e-2
+    assert layer.bias.min() >= 0 and layer.bias.max() <= 1e-2
     prep = torch.randn(8, 10_000)
     layer.start_at(prep, 0.1)
     assert torch.equal(layer.bias, prep)
@@ -118,6 +122,6 @@ def test_affine_head_starts_as_the_paper_says_or_at_an_instance():
 )
 def test_sizes_that_cannot_work_are_refused_when_the_model_is_built(change, numbers):
     with pytest.raises(InputError) as refusal:
-        NetSpace(**{**PHOTOS, **change})
+        NetSpace(Sizes(**{**PHOTOS, **change}))
     assert all(number in str(refusal.value) for number in numbers), refusal.value
     assert "\n" not in str(refusal.value)

@@ -7,7 +7,7 @@ import create_nets_dataset_single
 import train_single_arch
 from data.images import Epoch, make_images
 from models.instances import ArchitectureOnImages
-from models.netspace import NetSpace
+from models.netspace import NetSpace, Sizes
 from models.prep import pack, unpack
 from models.registry import ARCHITECTURES
 from training.losses import distillation_loss
@@ -17,10 +17,17 @@ def test_presets_hold_the_papers_numbers():
     create, train = create_nets_dataset_single.PRESETS, train_single_arch.PRESETS
     for name, prep_shape in (("cifar10", (8, 10_000)), ("tiny-imagenet-200", (16, 10_000))):
         made, config = create[name], train[name]
-        assert (made.num_train, made.num_val, made.num_test, made.image_batch, made.learning_rate) == (100, 16, 16, 128, 1e-4)
-        assert len(made.lengths) == 186 and (made.lengths[0], made.lengths[-1]) == (1, 600) and made.lengths_in == "epochs"
-        assert config.prep_shape == prep_shape
-        assert (config.emb_size, config.grid, config.row_length, config.row_channels) == (4096, 64, 2048, 128)
+        assert (made.num_train, made.num_val, made.num_test, made.image_batch, made.learning_rate) == (
+            100,
+            16,
+            16,
+            128,
+            1e-4,
+        )
+        assert (
+            len(made.lengths) == 186 and (made.lengths[0], made.lengths[-1]) == (1, 600) and made.lengths_in == "epochs"
+        )
+        assert config.sizes == Sizes(prep_shape, 4096, 64, 2048, 128)
         assert (config.temperature, config.meta_batch, config.image_batch, config.num_epochs) == (4.0, 8, 128, 1000)
         assert (config.learning_rate, config.schedule, config.affine_start) == (1e-4, "constant", "paper")
 
@@ -32,9 +39,9 @@ def test_one_step_at_the_papers_sizes_lowers_the_loss_on_its_batch():
     images = make_images(pixels, rng.integers(0, 10, 256), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 4)
     nets = ArchitectureOnImages(ARCHITECTURES["resnet8"], (3, 32, 32), 10)
     rows = nets.fuse(nets.start(list(range(config.meta_batch))))
-    preps = pack(rows, config.prep_shape)
+    preps = pack(rows, config.sizes.prep_shape)
     assert preps.shape == (8, 1, 8, 10_000)
-    net_space = NetSpace(config.emb_size, config.prep_shape, config.grid, config.row_length, config.row_channels)
+    net_space = NetSpace(config.sizes)
     optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate)
     x = Epoch(images, [(0,)], config.image_batch).batch(0)[0][0]
     with torch.no_grad():

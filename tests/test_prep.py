@@ -36,7 +36,10 @@ def test_unflatten_undoes_flatten(shapes, m):
     assert rows.shape == (m, layout.num_parameters)
     back = layout.unflatten(rows)
     assert all(torch.equal(back[name], parameters[name]) for name in layout.names)
-    assert all(value.data_ptr() >= rows.data_ptr() and value.untyped_storage().data_ptr() == rows.untyped_storage().data_ptr() for value in back.values())
+    assert all(
+        value.data_ptr() >= rows.data_ptr() and value.untyped_storage().data_ptr() == rows.untyped_storage().data_ptr()
+        for value in back.values()
+    )
 
 
 def test_pack_without_padding_is_a_view():
@@ -44,7 +47,10 @@ def test_pack_without_padding_is_a_view():
     assert pack(rows, (4, 16)).data_ptr() == rows.data_ptr()
 
 
-@pytest.mark.parametrize(("shape", "numbers"), [((8, 640), ("5,120", "5,121", "12")), ((6, 640), ("6x640",)), ((8, 644), ("8x644",)), ((0, 8), ("0x8",))])
+@pytest.mark.parametrize(
+    ("shape", "numbers"),
+    [((8, 640), ("5,120", "5,121", "12")), ((6, 640), ("6x640",)), ((8, 644), ("8x644",)), ((0, 8), ("0x8",))],
+)
 def test_shapes_that_cannot_hold_the_instance_are_refused_with_the_numbers(shape, numbers):
     with pytest.raises(InputError) as refusal:
         check_prep_shape(shape, 5121, "resnet8")

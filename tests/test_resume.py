@@ -54,7 +54,9 @@ def test_net_space(tmp_path, monkeypatch):
     create_nets_dataset_single.main(miniature.create_config(tmp_path / "broken"))
     config = miniature.train_config(tmp_path / "broken", **changes)
     unbroken = miniature.train_config(tmp_path / "unbroken", **changes)
-    train_single_arch.main(miniature.replace(unbroken, folders=miniature.replace(unbroken.folders, lists_dir=config.folders.lists_dir)))
+    train_single_arch.main(
+        miniature.replace(unbroken, folders=miniature.replace(unbroken.folders, lists_dir=config.folders.lists_dir))
+    )
     with monkeypatch.context() as patch:
         stop_after(patch, train_single_arch, "distillation_loss", 2 * 49 + 20)
         with pytest.raises(Stop):

@@ -32,12 +32,17 @@ def run_dir(root):
 
 
 def test_lists_name_instances_that_exist_and_share_none(root):
-    entries = {split: read_list(miniature.folders(root).input_list("photos", "single", split), "") for split in ("train", "val", "test")}
+    entries = {
+        split: read_list(miniature.folders(root).input_list("photos", "single", split), "")
+        for split in ("train", "val", "test")
+    }
     assert {split: len(lines) for split, lines in entries.items()} == {"train": 6, "val": 3, "test": 4}
     paths = [entry.path for lines in entries.values() for entry in lines]
     assert len(set(paths)) == 13 and all(path.is_file() for path in paths)
     assert entries["train"][0].line().startswith("resnet_fusedbn;d2;d8;sphotos;")
-    lengths = {split: sorted(read_instance(entry.path)[1]["steps"] for entry in lines) for split, lines in entries.items()}
+    lengths = {
+        split: sorted(read_instance(entry.path)[1]["steps"] for entry in lines) for split, lines in entries.items()
+    }
     assert lengths["val"][0] < lengths["val"][-1] and lengths["test"][0] < lengths["test"][-1]
 
 
@@ -46,7 +51,9 @@ def test_instances_differ_and_learn(root):
     states, facts = zip(*map(read_instance, files))
     weights = [state["layer1.0.conv1.weight"] for state in states]
     assert all(not torch.equal(a, b) for i, a in enumerate(weights) for b in weights[:i])
-    by_length = {steps: np.mean([each["val_accuracy"] for each in facts if each["steps"] == steps]) for steps in (2, 130)}
+    by_length = {
+        steps: np.mean([each["val_accuracy"] for each in facts if each["steps"] == steps]) for steps in (2, 130)
+    }
     assert by_length[130] > by_length[2] + 10
 
 
@@ -75,7 +82,9 @@ def test_interpolation_runs_from_the_weakest_to_the_strongest(run_dir):
     ends = [line["weight_accuracy"][0], line["weight_accuracy"][-1]]
     assert ends == pytest.approx([fidelity["target_accuracy"][weak], fidelity["target_accuracy"][strong]], abs=0.2)
     ends = [line["latent_accuracy"][0], line["latent_accuracy"][-1]]
-    assert ends == pytest.approx([fidelity["predicted_accuracy"][weak], fidelity["predicted_accuracy"][strong]], abs=0.2)
+    assert ends == pytest.approx(
+        [fidelity["predicted_accuracy"][weak], fidelity["predicted_accuracy"][strong]], abs=0.2
+    )
 
 
 @pytest.mark.parametrize("name", ["eval_single", "interpolate_single_arch", "visualize_prep"])
@@ -115,7 +124,9 @@ def test_prep_figure_shows_both_preps_on_one_range_of_its_own(root, monkeypatch)
     assert len(figures[0].axes) == 3  # the third is the colour bar
 
 
-@pytest.mark.parametrize(("elements", "shape"), [(5120, (64, 80)), (80_000, (250, 320)), (880_000, (880, 1000)), (7, (1, 7))])
+@pytest.mark.parametrize(
+    ("elements", "shape"), [(5120, (64, 80)), (80_000, (250, 320)), (880_000, (880, 1000)), (7, (1, 7))]
+)
 def test_near_square(elements, shape):
     assert near_square(elements) == shape
 
@@ -148,16 +159,21 @@ def test_other_constants_do_not_mix_with_what_is_there(root):
 
 def test_original_checkpoints_are_read(root, tmp_path):
     """Those hold no sizes, and a ClassId classifier in the decoder; sizes other than the paper's come from the shapes."""
-    from models.netspace import NetSpace
+    from models.netspace import NetSpace, Sizes
     from training.checkpoints import restore_net_space
 
-    net_space = NetSpace(4096, (8, 648))
+    net_space = NetSpace(Sizes((8, 648)))
     decoder = {**net_space.decoder.state_dict(), "arch_conv.0.weight": torch.zeros(10, 1, 3, 3)}
-    torch.save({"epoch": 3, "best_score": 1.0, "0": net_space.encoder.state_dict(), "1": decoder, "2": {}}, tmp_path / "old.pt")
+    torch.save(
+        {"epoch": 3, "best_score": 1.0, "0": net_space.encoder.state_dict(), "1": decoder, "2": {}}, tmp_path / "old.pt"
+    )
     restored = restore_net_space(tmp_path / "old.pt", "", torch.device("cpu"))
     assert restored.decoder.prep_shape == (8, 648)
     for name, value in net_space.state_dict().items():
         assert torch.equal(restored.state_dict()[name], value)
-    target, predicted = (interpolate_single_arch.main(miniature.look_config(interpolate_single_arch, root, checkpoint=path)) for path in (None, tmp_path / "old.pt"))
+    target, predicted = (
+        interpolate_single_arch.main(miniature.look_config(interpolate_single_arch, root, checkpoint=path))
+        for path in (None, tmp_path / "old.pt")
+    )
     assert target["weight_accuracy"] == predicted["weight_accuracy"]
     assert target["latent_accuracy"] != predicted["latent_accuracy"]

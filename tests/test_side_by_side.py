@@ -20,7 +20,11 @@ def plain_net(name, on, state, i):
     net = ARCHITECTURES[name].build(*on).double()
     for module in net.modules():
         for child_name, child in module.named_children():
-            for ours, pytorch in ((layers.Conv2d, nn.Conv2d), (layers.Linear, nn.Linear), (layers.BatchNorm2d, nn.BatchNorm2d)):
+            for ours, pytorch in (
+                (layers.Conv2d, nn.Conv2d),
+                (layers.Linear, nn.Linear),
+                (layers.BatchNorm2d, nn.BatchNorm2d),
+            ):
                 if isinstance(child, ours):
                     child.__class__ = pytorch
                     assert type(getattr(module, child_name)) is pytorch
@@ -30,7 +34,10 @@ def plain_net(name, on, state, i):
 
 @pytest.mark.parametrize("fold", [True, False])
 @pytest.mark.parametrize("own_images", [True, False])
-@pytest.mark.parametrize(("name", "on"), [*((name, SMALL) for name in ARCHITECTURES), ("lenetlike", CIFAR), ("vanilla_cnn", CIFAR), ("resnet8", CIFAR)])
+@pytest.mark.parametrize(
+    ("name", "on"),
+    [*((name, SMALL) for name in ARCHITECTURES), ("lenetlike", CIFAR), ("vanilla_cnn", CIFAR), ("resnet8", CIFAR)],
+)
 def test_outputs_gradients_and_statistics(name, on, own_images, fold):
     nets, state = instances_in_float64(name, *on, m=M)
     images = torch.randn(*((M,) if own_images else ()), B, *on[0], dtype=torch.float64)
@@ -53,7 +60,10 @@ def test_outputs_gradients_and_statistics(name, on, own_images, fold):
             torch.testing.assert_close(value[i], net.state_dict()[key])
 
 
-@pytest.mark.parametrize("make_optimizer", [lambda p: torch.optim.Adam(p, 1e-2), lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9, weight_decay=1e-3)])
+@pytest.mark.parametrize(
+    "make_optimizer",
+    [lambda p: torch.optim.Adam(p, 1e-2), lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9, weight_decay=1e-3)],
+)
 def test_training_side_by_side_is_training_one_by_one(make_optimizer):
     """Five steps; instance 1 leaves after the second, and the others go on as if it had never been there."""
     nets, state = instances_in_float64("resnet8", *SMALL, m=M)

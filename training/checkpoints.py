@@ -7,7 +7,7 @@ import torch
 
 from data.files import written_whole
 from models.errors import InputError
-from models.netspace import NetSpace
+from models.netspace import NetSpace, Sizes
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -23,14 +23,18 @@ def load_checkpoint(path: Path, made_by: str) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a file that is no pickle raises depends on its bytes
-        raise InputError(f"checkpoint {path} cannot be read ({type(error).__name__}); delete it and run: {made_by}") from None
+        raise InputError(
+            f"checkpoint {path} cannot be read ({type(error).__name__}); delete it and run: {made_by}"
+        ) from None
 
 
 def refuse_other_constants(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
     """Raises InputError, naming the first constant that differs, unless a checkpoint was made with the constants of now."""
     for name, value in now.items():
         if saved.get(name) != value:
-            raise InputError(f"{path} was made with {name} {saved.get(name)}, now it is {value}; use the same constants, or delete it to start over")
+            raise InputError(
+                f"{path} was made with {name} {saved.get(name)}, now it is {value}; use the same constants, or delete it to start over"
+            )
 
 
 def net_space_state(net_space: NetSpace) -> dict[str, Any]:
@@ -42,14 +46,18 @@ def load_net_space(net_space: NetSpace, state: dict[str, Any], path: Path) -> No
     """Ours or the original release's. Raises InputError, naming the first difference, if the sizes are not those of `net_space`."""
     for key, module in (("0", net_space.encoder), ("1", net_space.decoder)):
         if not isinstance(state.get(key), dict):
-            raise InputError(f"checkpoint {path} has no entry '{key}'; it is no NetSpace checkpoint, delete it or name another run folder")
+            raise InputError(
+                f"checkpoint {path} has no entry '{key}'; it is no NetSpace checkpoint, delete it or name another run folder"
+            )
         # The original's decoder also holds the ClassId classifier, which the single-architecture setting does not use.
         own = module.state_dict()
         given = {name: value for name, value in state[key].items() if name in own or not name.startswith("arch_")}
         for name in sorted(set(own) | set(given)):
             have, want = (tuple(each[name].shape) if name in each else "nothing" for each in (given, own))
             if have != want:
-                raise InputError(f"checkpoint {path} is of another NetSpace: {name} is {have}, these constants give {want}; change them or delete {path.parent}")
+                raise InputError(
+                    f"checkpoint {path} is of another NetSpace: {name} is {have}, these constants give {want}; change them or delete {path.parent}"
+                )
         module.load_state_dict(given)
 
 
@@ -57,9 +65,12 @@ def restore_net_space(path: Path, made_by: str, device: torch.device) -> NetSpac
     """The NetSpace of a checkpoint, of the sizes it was saved with (the paper's, for one of the original release)."""
     saved = load_checkpoint(path, made_by)
     try:
-        paper = {"emb_size": len(saved["0"]["conv4.0.bias"]), "prep_shape": tuple(saved["1"]["scalelayer.scale"].shape)}
+        shapes = {
+            "emb_size": len(saved["0"]["conv4.0.bias"]),
+            "prep_shape": tuple(saved["1"]["scalelayer.scale"].shape),
+        }
     except (KeyError, TypeError):
         raise InputError(f"{path} is no NetSpace checkpoint; delete it and run: {made_by}") from None
-    net_space = NetSpace(**saved.get("sizes", paper))
+    net_space = NetSpace(Sizes(**saved.get("sizes", shapes)))
     load_net_space(net_space, saved, path)
     return net_space.to(device).eval()

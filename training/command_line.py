@@ -14,7 +14,7 @@ from models.errors import InputError
 from training.runtime import prepare_process
 
 Config = TypeVar("Config")
-MAY_BE_ZERO = ("seed", "head_scale", "checkpoint_seconds", "instance")
+MAY_BE_ZERO = ("seed", "checkpoint_seconds", "instance")
 
 
 def run_script(main: Callable[[Config], Any], presets: dict[str, Config], doc: str) -> None:
@@ -41,12 +41,20 @@ def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> C
     name = arguments[0] if named else next(iter(presets))
     script = Path(sys.argv[0]).name
     if name not in presets:
-        raise InputError(f"unknown preset '{name}'; choose {', '.join(presets)}, as in: python {script} {next(iter(presets))}")
+        raise InputError(
+            f"unknown preset '{name}'; choose {', '.join(presets)}, as in: python {script} {next(iter(presets))}"
+        )
     usage = f"{doc}\n\nPresets: {', '.join(presets)}. The options below show those of '{name}'."
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output):
-            config = tyro.cli(type(presets[name]), default=presets[name], args=arguments[named:], description=usage, prog=f"{script} {name}")
+            config = tyro.cli(
+                type(presets[name]),
+                default=presets[name],
+                args=arguments[named:],
+                description=usage,
+                prog=f"{script} {name}",
+            )
     except SystemExit as error:
         if not error.code:
             raise  # --help
@@ -70,5 +78,11 @@ def check_numbers(config: Any) -> None:
         value = getattr(config, field.name)
         for number in value if isinstance(value, tuple) else (value,):
             may_be_zero = field.name in MAY_BE_ZERO
-            if isinstance(number, (int, float)) and not isinstance(number, bool) and not (number > 0 or may_be_zero and number == 0):
-                raise InputError(f"--{field.name.replace('_', '-')} {number}: must be {'0 or more' if may_be_zero else 'more than 0'}")
+            if (
+                isinstance(number, (int, float))
+                and not isinstance(number, bool)
+                and not (number > 0 or may_be_zero and number == 0)
+            ):
+                raise InputError(
+                    f"--{field.name.replace('_', '-')} {number}: must be {'0 or more' if may_be_zero else 'more than 0'}"
+                )

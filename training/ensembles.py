@@ -18,7 +18,12 @@ class Ensemble:
     depends on M.
     """
 
-    def __init__(self, nets: ArchitectureOnImages, state: dict[str, Tensor], make_optimizer: Callable[[list[Tensor]], torch.optim.Optimizer]):
+    def __init__(
+        self,
+        nets: ArchitectureOnImages,
+        state: dict[str, Tensor],
+        make_optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
+    ):
         self.nets = nets
         self.make_optimizer = make_optimizer
         layout = nets.trained_layout

@@ -1,0 +1,71 @@
+"""A training run in its folder: what it goes on from, what it keeps, what it tells."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.netspace import NetSpace
+from training.checkpoints import (
+    load_checkpoint,
+    load_net_space,
+    net_space_state,
+    refuse_other_constants,
+    save_checkpoint,
+)
+from training.logs import ScalarLog
+
+
+class Run:
+    """NetSpace in training. Makes the last checkpoint in `folder`, if there is one, the state of its modules.
+
+    `folder` gets `last.pt` to resume from, `best.pt` (the lowest score) to use, `scalars.jsonl` and `tensorboard/`.
+    Raises InputError if the checkpoint was made with other constants.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        constants: dict[str, Any],
+        net_space: NetSpace,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+    ):
+        self.folder, self.constants = folder, constants
+        self.net_space, self.optimizer, self.scheduler = net_space, optimizer, scheduler
+        self.epoch, self.step, self.best_score = 0, 0, float("inf")
+        self.scalars: ScalarLog | None = None
+        last = folder / "last.pt"
+        if last.is_file():
+            saved = load_checkpoint(last, "the script that trains it")
+            refuse_other_constants(last, saved["constants"], constants)
+            load_net_space(net_space, saved, last)
+            optimizer.load_state_dict(saved["2"])
+            scheduler.load_state_dict(saved["scheduler"])
+            self.epoch, self.step, self.best_score = saved["epoch"], saved["step"], saved["best_score"]
+
+    def log(self, scalars: dict[str, float]) -> None:
+        """Writes scalars of the current step, over what an earlier, interrupted attempt wrote of it and later ones."""
+        if self.scalars is None:
+            self.scalars = ScalarLog(self.folder, before_step=self.step)
+        self.scalars.write(self.step, scalars)
+
+    def save(self, score: float) -> None:
+        """Writes the checkpoint, and the best one too if this score is the lowest so far."""
+        best = score < self.best_score
+        self.best_score = min(score, self.best_score)
+        state = {
+            "constants": self.constants,
+            "sizes": asdict(self.net_space.sizes),
+            "epoch": self.epoch,
+            "step": self.step,
+            "best_score": self.best_score,
+            **net_space_state(self.net_space),
+        }
+        if best:
+            save_checkpoint(self.folder / "best.pt", state)
+        save_checkpoint(
+            self.folder / "last.pt",
+            {**state, "2": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()},
+        )
