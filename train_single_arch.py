@@ -11,8 +11,10 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import tyro
+from torch import Tensor
 from tqdm import tqdm
 
 from data.folders import Folders
@@ -38,6 +40,7 @@ class Config:
     architecture: str = "resnet8"
     affine_start: Literal["paper", "instance"] = "paper"  # near zero, or at the strongest training instance
     affine_scale: float = 0.1  # std of its scale, where it starts at an instance
+    prep_noise: float = 0.0  # std of noise on the encoder's input, in units of each PRep's mean absolute value
     temperature: float = 4.0  # T of eq. 1
     meta_batch: int = 8  # M, target instances per step
     image_batch: int = 128  # B, images shown to each of them
@@ -55,7 +58,8 @@ PRESETS = {
         "photos",
         Sizes((8, 640), emb_size=1024, grid=32, row_length=128, row_channels=64),
         affine_start="instance",
-        num_epochs=36,
+        prep_noise=0.5,
+        num_epochs=44,
         learning_rate=2e-3,
         schedule="one-cycle",
         clip_norm=1.0,
@@ -99,7 +103,8 @@ def main(config: Config) -> None:
             x = draws.batch(i)[0][0]  # (B, C, S, S), the same for all instances
             with torch.no_grad():
                 target = nets.run(train.rows[chosen[i]], x)  # (M, B, classes)
-            predicted = nets.run(unpack(net_space(preps[chosen[i]]), nets.num_parameters), x)
+            seen = add_noise(preps[chosen[i]], config.prep_noise, (config.seed, 2, run.step + i))
+            predicted = nets.run(unpack(net_space(seen), nets.num_parameters), x)
             loss = distillation_loss(predicted, target, config.temperature)
             optimizer.zero_grad()
             loss.backward()
@@ -124,6 +129,14 @@ def main(config: Config) -> None:
         bar.set_postfix(loss=f"{mean_loss:.3f}", best=f"{run.best_score:.2f} points")
     bar.close()
     print(f"{run.epoch} epochs: on validation, mean |target - predicted accuracy| is {run.best_score:.2f} points")
+
+
+def add_noise(preps: Tensor, scale: float, key: tuple[int, ...]) -> Tensor:
+    """PReps (M, 1, H, W) as the encoder sees them in training: noise keeps it from telling instances by single weights."""
+    if not scale:
+        return preps
+    noise = np.random.default_rng(key).standard_normal(preps.shape, dtype=np.float32)
+    return preps + scale * preps.abs().mean((1, 2, 3), keepdim=True) * torch.from_numpy(noise).to(preps.device)
 
 
 def make_scheduler(

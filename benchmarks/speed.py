@@ -13,7 +13,10 @@ import torch.nn.functional as F
 
 from models.encoder import Encoder
 from models.instances import ArchitectureOnImages, run_instances
+from models.netspace import NetSpace, Sizes
+from models.prep import pack, unpack
 from models.registry import ARCHITECTURES
+from training.losses import distillation_loss
 from training.runtime import pick_device, prepare_process
 
 
@@ -64,6 +67,27 @@ def encoder_case(emb_size: int, prep_shape: tuple[int, int], m: int, device: tor
     )
 
 
+def step_case(m: int, batch: int, device: torch.device) -> tuple[Callable, Callable]:
+    """NetSpace's training step at the paper's CIFAR-10 sizes: plain instances, encoder and memory layout, and ours."""
+    nets = ArchitectureOnImages(ARCHITECTURES["resnet8"], (3, 32, 32), 10)
+    rows = nets.fuse(nets.start(list(range(m)))).to(device)
+    net_space, images = NetSpace(Sizes((8, 10_000))).to(device), torch.randn(batch, 3, 32, 32, device=device)
+    preps, encoder = pack(rows, (8, 10_000)), net_space.encoder
+
+    def step(run: Callable[[torch.Tensor], torch.Tensor], encode: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        with torch.no_grad():
+            target = run(rows)
+        distillation_loss(run(unpack(net_space.decoder(encode(preps)), nets.num_parameters)), target, 4.0).backward()
+
+    def plainly(x: torch.Tensor) -> torch.Tensor:
+        return encoder.conv4(encoder.conv3(encoder.row_features_plainly(x))).amax(dim=2).flatten(1)
+
+    def one_by_one(rows: torch.Tensor) -> torch.Tensor:
+        return run_instances(nets.fused, nets.layout.unflatten(rows), images, fold=False)
+
+    return lambda: step(one_by_one, plainly), lambda: step(lambda rows: nets.run(rows, images), encoder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--paper", action="store_true", help="the paper's CIFAR-10 sizes too")
@@ -100,6 +124,7 @@ def main() -> None:
             device,
             options.repeats,
         )
+        compare("NetSpace's training step at CIFAR-10 sizes", *step_case(8, 128, device), device, options.repeats)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def folders(root: Path) -> Folders:
 
 
 def create_config(root: Path, **changes) -> create_nets_dataset_single.Config:
-    small = dict(num_train=6, num_val=3, num_test=4, lengths=(2, 60, 130), seed=5)
+    small = dict(num_train=6, num_val=3, num_test=4, lengths=(2, 30, 80), seed=5)
     return replace(create_nets_dataset_single.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
 
 

@@ -30,11 +30,11 @@ def stop_after(monkeypatch, owner, name, calls):
 
 def test_instances(tmp_path, monkeypatch):
     """Stopped in the second epoch, after some instances are finished and a checkpoint is written."""
-    changes = dict(lengths=(40, 100, 120), num_train=2, num_val=1, num_test=1)
+    changes = dict(lengths=(20, 60, 70), num_train=2, num_val=1, num_test=1)
     create_nets_dataset_single.main(miniature.create_config(tmp_path / "unbroken", **changes))
     config = miniature.create_config(tmp_path / "broken", checkpoint_seconds=0, **changes)
     with monkeypatch.context() as patch:
-        stop_after(patch, Ensemble, "step", 110)
+        stop_after(patch, Ensemble, "step", 65)
         with pytest.raises(Stop):
             create_nets_dataset_single.main(config)
     nets = tmp_path / "broken/runs/photos/nets/resnet8-adam"
