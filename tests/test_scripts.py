@@ -153,7 +153,7 @@ def test_other_constants_do_not_mix_with_what_is_there(root):
         create_nets_dataset_single.main(miniature.create_config(root, num_train=7))
     with pytest.raises(InputError, match="learning_rate"):
         create_nets_dataset_single.main(miniature.create_config(root, learning_rate=1.0))
-    with pytest.raises(InputError, match="temperature 4.0, now it is 2.0"):
+    with pytest.raises(InputError, match="temperature 1.0, now it is 2.0"):
         train_single_arch.main(miniature.train_config(root, temperature=2.0))
 
 

@@ -6,6 +6,7 @@ import torch
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
 from models.registry import ARCHITECTURES
+from models.symmetry import permutation_indices
 from tests.conftest import instances_in_float64
 
 CIFAR10, TINY_IMAGENET, PHOTOS = ((3, 32, 32), 10), ((3, 64, 64), 200), ((1, 8, 8), 10)
@@ -53,6 +54,20 @@ def test_fused_and_unfused_nets_agree_in_eval_mode(name):
         plain = ARCHITECTURES[name].build(*PHOTOS).double().eval()
         plain.load_state_dict({key: value[i] for key, value in state.items()})
         torch.testing.assert_close(nets.run(rows, images)[i], plain(images))
+
+
+@pytest.mark.parametrize("on", [CIFAR10, TINY_IMAGENET, PHOTOS], ids=["cifar10", "tiny-imagenet-200", "photos"])
+@pytest.mark.parametrize("name", ["lenetlike", "vanilla_cnn", "resnet8", "resnet32"])
+def test_channel_permutations_move_parameters_and_keep_the_function(name, on):
+    nets, state = instances_in_float64(name, *on, m=1)
+    rows = nets.fuse(state)
+    indices = permutation_indices(nets.layout, nets.fused.channel_groups(), 2, seed=0)
+    permuted = rows.expand(2, -1).gather(1, indices)
+    assert all(sorted(index.tolist()) == list(range(nets.num_parameters)) for index in indices)
+    hidden = nets.num_parameters - nets.layout.sizes[-1]
+    assert (permuted[0] != rows[0]).sum() > 0.7 * hidden  # some channels stay in place by chance
+    images = torch.randn(3, *on[0], dtype=torch.float64)
+    torch.testing.assert_close(nets.run(permuted, images), nets.run(rows, images).expand(2, -1, -1))
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (3, 32, 64)])
