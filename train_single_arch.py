@@ -39,7 +39,7 @@ class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
     sizes: tyro.conf.OmitArgPrefixes[Sizes]
     architecture: str = "resnet8"
-    affine_start: Literal["paper", "instance"] = "paper"  # near zero, or at the strongest training instance
+    affine_start: Literal["paper", "instance"] = "paper"  # near zero, or at a training instance of median accuracy
     affine_scale: float = 0.1  # std of its scale, where it starts at an instance
     permutations: int = 0  # orders of its channels that a target is shown to the encoder in; 0: only as it is
     prep_noise: float = 0.0  # std of noise on the encoder's input, in units of each PRep's mean absolute value
@@ -58,16 +58,17 @@ class Config:
 PRESETS = {
     "photos": Config(
         "photos",
-        Sizes((8, 640), emb_size=1024, grid=32, row_length=128, row_channels=64),
+        Sizes((32, 616), emb_size=1024, grid=32, row_length=128, row_channels=32),
         affine_start="instance",
         permutations=1000,
         prep_noise=0.5,
         temperature=1.0,
-        num_epochs=44,
+        image_batch=64,
+        num_epochs=20,
         learning_rate=2e-3,
         schedule="one-cycle",
         clip_norm=1.0,
-        validate_every=2,
+        validate_every=1,
     ),
     "cifar10": Config("cifar10", Sizes((8, 10_000))),
     "tiny-imagenet-200": Config("tiny-imagenet-200", Sizes((16, 10_000))),

@@ -11,7 +11,7 @@ from models.layers import BatchNorm2d, Conv2d, Linear
 from models.symmetry import Channels, made_by, read_by
 
 # side of the image: (width of the three stages, kernel of the average pool). 8 pixels is our small relative for `photos`.
-SIZES = {8: ((4, 8, 16), 2), 32: ((16, 32, 64), 8), 64: ((16, 32, 64), 8)}
+SIZES = {8: ((8, 16, 32), 2), 32: ((16, 32, 64), 8), 64: ((16, 32, 64), 8)}
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int, fused: bool) -> Conv2d:

@@ -114,18 +114,18 @@ def test_prep_figure_shows_both_preps_on_one_range_of_its_own(root, monkeypatch)
     monkeypatch.setattr(visualize_prep, "save_figure", lambda figure, path: figures.append(figure) or [path, path])
     visualize_prep.main(miniature.look_config(visualize_prep, root, instance=0))
     target, predicted = (axes.images[0] for axes in figures[0].axes[:2])
-    assert target.get_array().shape == predicted.get_array().shape == (64, 80)
+    assert target.get_array().shape == predicted.get_array().shape == (128, 154)
     assert target.get_clim() == predicted.get_clim()
     shown = np.concatenate([target.get_array().ravel(), predicted.get_array().ravel()])
     assert target.get_clim() == pytest.approx(np.percentile(shown, (1, 99)))
     entry = read_list(miniature.folders(root).input_list("photos", "single", "test"), "")[0]
     first = read_instance(entry.path)[0]["fc.bias"]
-    assert np.asarray(target.get_array()).ravel()[5058 - 10 : 5058] == pytest.approx(first.numpy())
+    assert np.asarray(target.get_array()).ravel()[19_642 - 10 : 19_642] == pytest.approx(first.numpy())
     assert len(figures[0].axes) == 3  # the third is the colour bar
 
 
 @pytest.mark.parametrize(
-    ("elements", "shape"), [(5120, (64, 80)), (80_000, (250, 320)), (880_000, (880, 1000)), (7, (1, 7))]
+    ("elements", "shape"), [(19_712, (128, 154)), (80_000, (250, 320)), (880_000, (880, 1000)), (7, (1, 7))]
 )
 def test_near_square(elements, shape):
     assert near_square(elements) == shape
