@@ -91,10 +91,8 @@ def main(config: Config) -> None:
 
     net_space = NetSpace(config.sizes)
     if config.affine_start == "instance":
-        strongest = accuracy(nets, train.rows, images.val).argmax().item()
-        net_space.decoder.scalelayer.start_at(
-            pack(train.rows[[strongest]], prep_shape)[0, 0].cpu(), config.affine_scale
-        )
+        median = accuracy(nets, train.rows, images.val).argsort()[len(train) // 2].item()
+        net_space.decoder.scalelayer.start_at(pack(train.rows[[median]], prep_shape)[0, 0].cpu(), config.affine_scale)
     net_space.to(device)
     optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate)
     num_steps = config.num_epochs * (len(images.train) // config.image_batch)

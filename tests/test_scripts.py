@@ -162,13 +162,13 @@ def test_original_checkpoints_are_read(root, tmp_path):
     from models.netspace import NetSpace, Sizes
     from training.checkpoints import restore_net_space
 
-    net_space = NetSpace(Sizes((8, 648)))
+    net_space = NetSpace(Sizes((8, 2456)))
     decoder = {**net_space.decoder.state_dict(), "arch_conv.0.weight": torch.zeros(10, 1, 3, 3)}
     torch.save(
         {"epoch": 3, "best_score": 1.0, "0": net_space.encoder.state_dict(), "1": decoder, "2": {}}, tmp_path / "old.pt"
     )
     restored = restore_net_space(tmp_path / "old.pt", "", torch.device("cpu"))
-    assert restored.decoder.prep_shape == (8, 648)
+    assert restored.decoder.prep_shape == (8, 2456)
     for name, value in net_space.state_dict().items():
         assert torch.equal(restored.state_dict()[name], value)
     target, predicted = (
