@@ -41,9 +41,9 @@ PAPER_EPOCHS = (
     550,
     600,
 )
-# In steps of 64 images, of which 98 are an epoch of photos: from 0.2 to 10 epochs, denser towards the long end, where
+# In steps of 128 images, of which 49 are an epoch of photos: from 0.2 to 29 epochs, denser towards the long end, where
 # accuracy rises slowly.
-PHOTOS_STEPS = tuple(round(20 * 50 ** (i / 32) ** 0.75) for i in range(33))
+PHOTOS_STEPS = tuple(round(10 * 140 ** (i / 32) ** 0.7) for i in range(33))
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ class Config:
     lengths_in: Literal["epochs", "steps"] = "epochs"
     image_batch: int = 128  # B, images that an instance sees a step
     learning_rate: float = 1e-4  # Adam's, constant
-    head_scale: float = 1.0  # factor on the classifier's initial parameters; at 0, weak instances err more alike
     side_by_side: int = 132  # instances trained at once; fewer need less memory
     checkpoint_seconds: float = 60.0
     seed: int = 0
@@ -65,9 +64,7 @@ class Config:
 
 
 PRESETS = {
-    "photos": Config(
-        "photos", lengths=PHOTOS_STEPS, lengths_in="steps", image_batch=64, learning_rate=2e-3, head_scale=0.0
-    ),
+    "photos": Config("photos", lengths=PHOTOS_STEPS, lengths_in="steps", learning_rate=2e-3),
     "cifar10": Config("cifar10"),
     "tiny-imagenet-200": Config("tiny-imagenet-200"),
 }
@@ -79,7 +76,7 @@ def main(config: Config) -> None:
     nets = ArchitectureOnImages(get_architecture(config.architecture), images.image_shape, images.num_classes)
     folder = config.folders.nets(config.dataset, f"{config.architecture}-adam")
     steps_of = 1 if config.lengths_in == "steps" else len(images.train) // config.image_batch
-    facts = {name: getattr(config, name) for name in ("architecture", "image_batch", "learning_rate", "head_scale")}
+    facts = {name: getattr(config, name) for name in ("architecture", "image_batch", "learning_rate")}
     total = config.num_train + config.num_val + config.num_test
     steps = [length * steps_of for length in config.lengths]
     plans = plan_instances(total, steps, folder, {"dataset": images.name, **facts}, config.seed)
@@ -116,7 +113,7 @@ def train_side_by_side(
     """Trains the planned instances at once; each is saved when it has had its steps, and leaves. `saved` resumes."""
     device = images.train.pixels.device
     seeds = [int(np.random.default_rng((config.seed, 2, plan.index)).integers(2**31)) for plan in plans]
-    start = {name: value.to(device) for name, value in nets.start(seeds, config.head_scale).items()}
+    start = {name: value.to(device) for name, value in nets.start(seeds).items()}
     ensemble = Ensemble(nets, start, lambda rows: torch.optim.Adam(rows, config.learning_rate))
     epoch, steps = 0, 0
     if saved:

@@ -27,7 +27,6 @@ from models.instances import ArchitectureOnImages
 from models.netspace import NetSpace, Sizes
 from models.prep import check_prep_shape, pack, unpack
 from models.registry import get_architecture
-from models.symmetry import permutation_indices
 from training.command_line import run_script
 from training.losses import distillation_loss
 from training.runs import Run
@@ -41,7 +40,6 @@ class Config:
     architecture: str = "resnet8"
     affine_start: Literal["paper", "instance"] = "paper"  # near zero, or at a training instance of median accuracy
     affine_scale: float = 0.1  # std of its scale, where it starts at an instance
-    permutations: int = 0  # orders of its channels that a target is shown to the encoder in; 0: only as it is
     prep_noise: float = 0.0  # std of noise on the encoder's input, in units of each PRep's mean absolute value
     temperature: float = 4.0  # T of eq. 1
     meta_batch: int = 8  # M, target instances per step
@@ -58,13 +56,10 @@ class Config:
 PRESETS = {
     "photos": Config(
         "photos",
-        Sizes((32, 616), emb_size=1024, grid=32, row_length=128, row_channels=32),
+        Sizes((8, 640), emb_size=1024, grid=32, row_length=128, row_channels=64),
         affine_start="instance",
-        permutations=1000,
         prep_noise=0.5,
-        temperature=1.0,
-        image_batch=64,
-        num_epochs=20,
+        num_epochs=30,
         learning_rate=2e-3,
         schedule="one-cycle",
         clip_norm=1.0,
@@ -83,16 +78,13 @@ def main(config: Config) -> None:
     prep_shape = config.sizes.prep_shape
     check_prep_shape(prep_shape, nets.num_parameters, config.architecture)
     train, val = (load_split(config.folders, images, "single", split, nets) for split in ("train", "val"))
-    val_preps, val_accuracy = pack(val.rows, prep_shape), accuracy(nets, val.rows, images.val)
-    orders = torch.arange(nets.num_parameters)[None]
-    if config.permutations:
-        orders = permutation_indices(nets.layout, nets.fused.channel_groups(), config.permutations, config.seed)
-    orders = orders.to(device)
+    preps, val_preps = pack(train.rows, prep_shape), pack(val.rows, prep_shape)  # (N, 1, H, W)
+    val_accuracy = accuracy(nets, val.rows, images.val)
 
     net_space = NetSpace(config.sizes)
     if config.affine_start == "instance":
         median = accuracy(nets, train.rows, images.val).argsort()[len(train) // 2].item()
-        net_space.decoder.scalelayer.start_at(pack(train.rows[[median]], prep_shape)[0, 0].cpu(), config.affine_scale)
+        net_space.decoder.scalelayer.start_at(preps[median, 0].cpu(), config.affine_scale)
     net_space.to(device)
     optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate)
     num_steps = config.num_epochs * (len(images.train) // config.image_batch)
@@ -106,14 +98,12 @@ def main(config: Config) -> None:
     while run.epoch < config.num_epochs:
         draws = Epoch(images.train, [(config.seed, 0, run.epoch)], config.image_batch)
         chosen = meta_batches(len(train), config.meta_batch, len(draws), (config.seed, 1, run.epoch)).to(device)
-        which = meta_batches(len(orders), config.meta_batch, len(draws), (config.seed, 2, run.epoch)).to(device)
         total_loss = torch.zeros((), device=device)
         for i in range(len(draws)):
             x = draws.batch(i)[0][0]  # (B, C, S, S), the same for all instances
             with torch.no_grad():
                 target = nets.run(train.rows[chosen[i]], x)  # (M, B, classes)
-            shown = pack(train.rows[chosen[i]].gather(1, orders[which[i]]), prep_shape)  # (M, 1, H, W)
-            shown = add_noise(shown, config.prep_noise, (config.seed, 3, run.step + i))
+            shown = add_noise(preps[chosen[i]], config.prep_noise, (config.seed, 2, run.step + i))
             predicted = nets.run(unpack(net_space(shown), nets.num_parameters), x)
             loss = distillation_loss(predicted, target, config.temperature)
             optimizer.zero_grad()

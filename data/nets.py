@@ -144,7 +144,7 @@ def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-                return {name: file.get_tensor(name) for name in file.keys()}, facts
+                return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (no mapping)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a file that is no pickle raises depends on its bytes
         raise InputError(

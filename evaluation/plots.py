@@ -25,7 +25,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
     "pdf.fonttype": 42,
 }
-SIZE = (3.5, 2.6)  # inches: one column of a two-column paper
+SIZE = (3.5, 2.8)  # inches: one column of a two-column paper
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:
@@ -54,7 +54,7 @@ def plot_targets_and_predicted(target: np.ndarray, predicted: np.ndarray, chance
         axes.set_xticks(position[:: max(1, math.ceil(len(position) / 16))])
         axes.grid(axis="x", visible=False)
         axes.tick_params(axis="x", labelsize=7)
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 0.12))
+        figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
@@ -62,8 +62,8 @@ def plot_interpolation(gamma: np.ndarray, latent: np.ndarray, weights: np.ndarra
     """Fig. 3b/3d: accuracies (percent) along the line from the weakest to the strongest test instance."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=SIZE)
-        axes.plot(gamma, latent, "-D", color=PREDICTED, markersize=4, label="embeddings")
-        axes.plot(gamma, weights, "--o", color=WEIGHTS, markersize=4, label="weights")
+        axes.plot(gamma, latent, "-D", color=PREDICTED, markersize=4, label="latent")
+        axes.plot(gamma, weights, "--o", color=WEIGHTS, markersize=4, label="weight")
         draw_chance(axes, chance)
         axes.set(
             xlabel="interpolation factor $\\gamma$",
@@ -72,7 +72,7 @@ def plot_interpolation(gamma: np.ndarray, latent: np.ndarray, weights: np.ndarra
             xlim=(-0.03, 1.03),
             ylim=(0, None),
         )
-        axes.legend(title="interpolated", alignment="left", loc="best")
+        figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
@@ -93,7 +93,7 @@ def plot_preps(target: np.ndarray, predicted: np.ndarray, title: str) -> Figure:
     """
     low, high = np.percentile(np.concatenate([target.ravel(), predicted.ravel()]), (1, 99))
     shape = near_square(target.size)
-    with plt.rc_context({**STYLE, "axes.grid": False}):
+    with plt.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
         figure, panels = plt.subplots(1, 2, figsize=(7.0, 3.1))
         for axes, prep, name in zip(panels, (target, predicted), ("target", "predicted")):
             image = axes.imshow(

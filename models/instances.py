@@ -58,20 +58,14 @@ class ArchitectureOnImages:
         """P, of the fused form."""
         return self.layout.num_parameters
 
-    def start(self, seeds: list[int], head_scale: float = 1.0) -> dict[str, Tensor]:
-        """Freshly initialized states of len(seeds) instances, entries (M, *shape), each from its own seed.
-
-        `head_scale` multiplies the initial weight and bias of the last layer, the classifier.
-        """
+    def start(self, seeds: list[int]) -> dict[str, Tensor]:
+        """Freshly initialized states of len(seeds) instances, entries (M, *shape), each from its own seed."""
         states = []
         with torch.random.fork_rng(devices=[]):
             for seed in seeds:
                 torch.manual_seed(seed)
                 states.append(self.architecture.build(self.image_shape, self.num_classes).state_dict())
-        stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
-        for name in self.trained_layout.names[-2:]:
-            stacked[name] *= head_scale
-        return stacked
+        return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
     def fuse(self, state: dict[str, Tensor]) -> Tensor:
         """States of M trained instances to rows (M, P) of their fused form."""

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import Conv2d, Linear
-from models.symmetry import Channels, made_by, read_by
 
 # side of the image: convs as (out channels, kernel, stride, padding), then the widths of the hidden FC layers.
 # 8 pixels is our small relative for `photos`, the others are the paper's.
@@ -31,7 +30,6 @@ class LeNetLike(nn.Module):
             setattr(self, f"fc{i}", Linear(features, out))
             features = out
         self.num_convs = len(convs)
-        self.map_pixels = side * side
 
     def forward(self, x: Tensor) -> Tensor:
         for i in range(1, self.num_convs + 1):
@@ -40,10 +38,3 @@ class LeNetLike(nn.Module):
         x = F.leaky_relu(self.fc1(x))
         x = F.leaky_relu(self.fc2(x))
         return self.fc3(x)
-
-    def channel_groups(self) -> list[Channels]:
-        layers = [f"conv{i}" for i in range(1, self.num_convs + 1)] + ["fc1", "fc2", "fc3"]
-        return [
-            [*made_by(layer), *read_by(after, self.map_pixels if layer.startswith("conv") and after == "fc1" else 1)]
-            for layer, after in zip(layers, layers[1:])
-        ]

@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import BatchNorm2d, Conv2d, Linear
-from models.symmetry import Channels, made_by, read_by
 
 # side of the image: (width of the three stages, kernel of the average pool). 8 pixels is our small relative for `photos`.
-SIZES = {8: ((8, 16, 32), 2), 32: ((16, 32, 64), 8), 64: ((16, 32, 64), 8)}
+SIZES = {8: ((4, 8, 16), 2), 32: ((16, 32, 64), 8), 64: ((16, 32, 64), 8)}
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int, fused: bool) -> Conv2d:
@@ -56,8 +55,7 @@ class ResNet(nn.Module):
         self.layer1 = self._stage(widths[0], widths[0], blocks, 1, fused)
         self.layer2 = self._stage(widths[0], widths[1], blocks, 2, fused)
         self.layer3 = self._stage(widths[1], widths[2], blocks, 2, fused)
-        self.map_pixels = (side // 4 // self.pool) ** 2
-        self.fc = Linear(widths[2] * self.map_pixels, num_classes)
+        self.fc = Linear(widths[2] * (side // 4 // self.pool) ** 2, num_classes)
         for module in self.modules():
             if isinstance(module, Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -72,21 +70,3 @@ class ResNet(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         x = F.avg_pool2d(x, self.pool)
         return self.fc(torch.flatten(x, 1))
-
-    def channel_groups(self) -> list[Channels]:
-        """One group for the channels of each stage's shortcuts, one for the inside of each block (fused form)."""
-        stages = [list(made_by("conv1")), [], []]
-        inner = []
-        for name, block in self.named_modules():
-            if isinstance(block, BasicBlock):
-                stage = int(name.split(".")[0].removeprefix("layer")) - 1
-                has_conv = not isinstance(block.downsample, nn.Identity)
-                before = stages[stage - 1] if has_conv else stages[stage]
-                inner.append([*made_by(f"{name}.conv1"), *read_by(f"{name}.conv2")])
-                before += read_by(f"{name}.conv1")
-                stages[stage] += made_by(f"{name}.conv2")
-                if has_conv:
-                    before += read_by(f"{name}.downsample.0")
-                    stages[stage] += made_by(f"{name}.downsample.0")
-        stages[2] += read_by("fc", self.map_pixels)
-        return [*stages, *inner]

@@ -3,7 +3,6 @@
 from torch import Tensor, nn
 
 from models.layers import Conv2d, Linear
-from models.symmetry import Channels, made_by, read_by
 
 # side of the image: convs as (out channels, stride). 8 pixels is our small relative for `photos`.
 SIZES = {
@@ -23,15 +22,7 @@ class VanillaCNN(nn.Module):
         for out, stride in SIZES[side]:
             layers += [Conv2d(channels, out, 3, stride, 1), nn.LeakyReLU()]
             channels, side = out, (side - 1) // stride + 1
-        self.map_pixels = side * side
         self.layers = nn.Sequential(*layers, nn.Flatten(), Linear(channels * side * side, num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
-
-    def channel_groups(self) -> list[Channels]:
-        names = [f"layers.{i}" for i, layer in enumerate(self.layers) if isinstance(layer, (Conv2d, Linear))]
-        return [
-            [*made_by(layer), *read_by(after, self.map_pixels if after == names[-1] else 1)]
-            for layer, after in zip(names, names[1:])
-        ]

@@ -22,8 +22,8 @@ def create_config(root: Path, **changes) -> create_nets_dataset_single.Config:
 
 
 def train_config(root: Path, **changes) -> train_single_arch.Config:
-    sizes = Sizes((32, 616), emb_size=256, grid=16, row_length=64, row_channels=8)
-    small = dict(sizes=sizes, permutations=5, image_batch=128, num_epochs=2, validate_every=1)
+    sizes = Sizes((8, 640), emb_size=256, grid=16, row_length=64, row_channels=32)
+    small = dict(sizes=sizes, num_epochs=2, validate_every=1)
     return replace(train_single_arch.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
 
 

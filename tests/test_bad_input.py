@@ -118,9 +118,9 @@ def test_sizes_that_cannot_work_are_refused_before_anything_is_written(project, 
         *other,
         "--prep-shape",
         "4",
-        "616",
+        "640",
         cwd=project,
-        match=("4x616", "2,464", "19,642", "at least 32"),
+        match=("4x640", "2,560", "5,058", "at least 8"),
     )
     refused("train_single_arch", *other, "--emb-size", "1000", cwd=project, match=("1000", "32"))
     refused("visualize_prep", *folders, "--instance", "4", cwd=project, match=("--instance 4", "0 to 3"))

@@ -106,7 +106,7 @@ def test_eval_figure_draws_every_test_instance_at_its_accuracy(root, monkeypatch
     order = np.argsort(results["target_accuracy"])
     assert drawn["target"] == pytest.approx(np.array(results["target_accuracy"])[order])
     assert drawn["predicted"] == pytest.approx(np.array(results["predicted_accuracy"])[order])
-    assert "%" in axes.get_ylabel() and axes.get_xlabel() and axes.get_legend()
+    assert "%" in axes.get_ylabel() and axes.get_xlabel() and figures[0].legends
 
 
 def test_prep_figure_shows_both_preps_on_one_range_of_its_own(root, monkeypatch):
@@ -114,18 +114,18 @@ def test_prep_figure_shows_both_preps_on_one_range_of_its_own(root, monkeypatch)
     monkeypatch.setattr(visualize_prep, "save_figure", lambda figure, path: figures.append(figure) or [path, path])
     visualize_prep.main(miniature.look_config(visualize_prep, root, instance=0))
     target, predicted = (axes.images[0] for axes in figures[0].axes[:2])
-    assert target.get_array().shape == predicted.get_array().shape == (128, 154)
+    assert target.get_array().shape == predicted.get_array().shape == (64, 80)
     assert target.get_clim() == predicted.get_clim()
     shown = np.concatenate([target.get_array().ravel(), predicted.get_array().ravel()])
     assert target.get_clim() == pytest.approx(np.percentile(shown, (1, 99)))
     entry = read_list(miniature.folders(root).input_list("photos", "single", "test"), "")[0]
     first = read_instance(entry.path)[0]["fc.bias"]
-    assert np.asarray(target.get_array()).ravel()[19_642 - 10 : 19_642] == pytest.approx(first.numpy())
+    assert np.asarray(target.get_array()).ravel()[5058 - 10 : 5058] == pytest.approx(first.numpy())
     assert len(figures[0].axes) == 3  # the third is the colour bar
 
 
 @pytest.mark.parametrize(
-    ("elements", "shape"), [(19_712, (128, 154)), (80_000, (250, 320)), (880_000, (880, 1000)), (7, (1, 7))]
+    ("elements", "shape"), [(5120, (64, 80)), (80_000, (250, 320)), (880_000, (880, 1000)), (7, (1, 7))]
 )
 def test_near_square(elements, shape):
     assert near_square(elements) == shape
@@ -153,7 +153,7 @@ def test_other_constants_do_not_mix_with_what_is_there(root):
         create_nets_dataset_single.main(miniature.create_config(root, num_train=7))
     with pytest.raises(InputError, match="learning_rate"):
         create_nets_dataset_single.main(miniature.create_config(root, learning_rate=1.0))
-    with pytest.raises(InputError, match="temperature 1.0, now it is 2.0"):
+    with pytest.raises(InputError, match="temperature 4.0, now it is 2.0"):
         train_single_arch.main(miniature.train_config(root, temperature=2.0))
 
 
@@ -162,13 +162,13 @@ def test_original_checkpoints_are_read(root, tmp_path):
     from models.netspace import NetSpace, Sizes
     from training.checkpoints import restore_net_space
 
-    net_space = NetSpace(Sizes((8, 2456)))
+    net_space = NetSpace(Sizes((8, 648)))
     decoder = {**net_space.decoder.state_dict(), "arch_conv.0.weight": torch.zeros(10, 1, 3, 3)}
     torch.save(
         {"epoch": 3, "best_score": 1.0, "0": net_space.encoder.state_dict(), "1": decoder, "2": {}}, tmp_path / "old.pt"
     )
     restored = restore_net_space(tmp_path / "old.pt", "", torch.device("cpu"))
-    assert restored.decoder.prep_shape == (8, 2456)
+    assert restored.decoder.prep_shape == (8, 648)
     for name, value in net_space.state_dict().items():
         assert torch.equal(restored.state_dict()[name], value)
     target, predicted = (

@@ -6,7 +6,6 @@ import torch
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
 from models.registry import ARCHITECTURES
-from models.symmetry import permutation_indices
 from tests.conftest import instances_in_float64
 
 CIFAR10, TINY_IMAGENET, PHOTOS = ((3, 32, 32), 10), ((3, 64, 64), 200), ((1, 8, 8), 10)
@@ -15,8 +14,8 @@ CIFAR10, TINY_IMAGENET, PHOTOS = ((3, 32, 32), 10), ((3, 64, 64), 200), ((1, 8, 
 COUNTS = {
     "lenetlike": {CIFAR10: (62_006, 62_006), TINY_IMAGENET: (79_612, 79_612)},
     "vanilla_cnn": {CIFAR10: (68_818, 68_818), TINY_IMAGENET: (112_856, 112_856)},
-    "resnet8": {CIFAR10: (78_042, 77_706), TINY_IMAGENET: (128_792, 128_456), PHOTOS: (19_810, 19_642)},
-    "resnet32": {CIFAR10: (466_906, 465_674), TINY_IMAGENET: (517_656, 516_424), PHOTOS: (117_474, 116_858)},
+    "resnet8": {CIFAR10: (78_042, 77_706), TINY_IMAGENET: (128_792, 128_456), PHOTOS: (5_142, 5_058)},
+    "resnet32": {CIFAR10: (466_906, 465_674), TINY_IMAGENET: (517_656, 516_424), PHOTOS: (29_782, 29_474)},
     "resnet56": {CIFAR10: (855_770, 853_642), TINY_IMAGENET: (906_520, 904_392)},
 }
 
@@ -54,20 +53,6 @@ def test_fused_and_unfused_nets_agree_in_eval_mode(name):
         plain = ARCHITECTURES[name].build(*PHOTOS).double().eval()
         plain.load_state_dict({key: value[i] for key, value in state.items()})
         torch.testing.assert_close(nets.run(rows, images)[i], plain(images))
-
-
-@pytest.mark.parametrize("on", [CIFAR10, TINY_IMAGENET, PHOTOS], ids=["cifar10", "tiny-imagenet-200", "photos"])
-@pytest.mark.parametrize("name", ["lenetlike", "vanilla_cnn", "resnet8", "resnet32"])
-def test_channel_permutations_move_parameters_and_keep_the_function(name, on):
-    nets, state = instances_in_float64(name, *on, m=1)
-    rows = nets.fuse(state)
-    indices = permutation_indices(nets.layout, nets.fused.channel_groups(), 2, seed=0)
-    permuted = rows.expand(2, -1).gather(1, indices)
-    assert all(sorted(index.tolist()) == list(range(nets.num_parameters)) for index in indices)
-    hidden = nets.num_parameters - nets.layout.sizes[-1]
-    assert (permuted[0] != rows[0]).sum() > 0.7 * hidden  # some channels stay in place by chance
-    images = torch.randn(3, *on[0], dtype=torch.float64)
-    torch.testing.assert_close(nets.run(permuted, images), nets.run(rows, images).expand(2, -1, -1))
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (3, 32, 64)])

@@ -14,7 +14,7 @@ from models.errors import InputError
 from training.runtime import prepare_process
 
 Config = TypeVar("Config")
-MAY_BE_ZERO = ("seed", "head_scale", "permutations", "prep_noise", "checkpoint_seconds", "instance")
+MAY_BE_ZERO = ("seed", "prep_noise", "checkpoint_seconds", "instance")
 
 
 def run_script(main: Callable[[Config], Any], presets: dict[str, Config], doc: str) -> None:
