@@ -38,7 +38,8 @@ class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
     sizes: tyro.conf.OmitArgPrefixes[Sizes]
     architecture: str = "resnet8"
-    affine_start: Literal["paper", "instance"] = "paper"  # near zero, or at a training instance of median accuracy
+    affine_start: Literal["paper", "instance"] = "paper"  # near zero, or at a training instance
+    affine_quantile: float = 0.8  # which one: its rank in validation accuracy, 1 is the strongest
     affine_scale: float = 0.1  # std of its scale, where it starts at an instance
     prep_noise: float = 0.0  # std of noise on the encoder's input, in units of each PRep's mean absolute value
     temperature: float = 4.0  # T of eq. 1
@@ -83,8 +84,9 @@ def main(config: Config) -> None:
 
     net_space = NetSpace(config.sizes)
     if config.affine_start == "instance":
-        median = accuracy(nets, train.rows, images.val).argsort()[len(train) // 2].item()
-        net_space.decoder.scalelayer.start_at(preps[median, 0].cpu(), config.affine_scale)
+        ranked = accuracy(nets, train.rows, images.val).argsort()
+        start = ranked[int(config.affine_quantile * (len(train) - 1))].item()
+        net_space.decoder.scalelayer.start_at(preps[start, 0].cpu(), config.affine_scale)
     net_space.to(device)
     optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate)
     num_steps = config.num_epochs * (len(images.train) // config.image_batch)
