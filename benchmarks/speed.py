@@ -1,7 +1,7 @@
 """What the fast paths buy, as ratios measured in one run: python -m benchmarks.speed [--paper]
 
 Each row times a plain way and the project's way in turn, on the same inputs, and gives the median ratio and its range.
---paper adds the CIFAR-10 sizes of the paper (about 3 minutes on 2 CPU cores)."""
+--paper adds the CIFAR-10 sizes of the paper (about 1 minute on 2 CPU cores)."""
 
 import argparse
 import statistics
