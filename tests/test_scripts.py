@@ -116,7 +116,7 @@ def test_prep_figure_shows_both_preps_on_one_range_of_its_own(root, monkeypatch)
     target, predicted = (axes.images[0] for axes in figures[0].axes[:2])
     assert target.get_array().shape == predicted.get_array().shape == (64, 80)
     assert target.get_clim() == predicted.get_clim()
-    shown = np.concatenate([target.get_array().ravel(), predicted.get_array().ravel()])
+    shown = np.concatenate([np.asarray(image.get_array()).ravel() for image in (target, predicted)])
     assert target.get_clim() == pytest.approx(np.percentile(shown, (1, 99)))
     entry = read_list(miniature.folders(root).input_list("photos", "single", "test"), "")[0]
     first = read_instance(entry.path)[0]["fc.bias"]
