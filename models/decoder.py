@@ -63,7 +63,7 @@ class Decoder(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         m = embeddings.shape[0]
 
-        def on(x: Tensor, *shape: int) -> Tensor:  # convs are 2 to 3 times faster in channels-last
+        def on(x: Tensor, *shape: int) -> Tensor:  # channels-last, which CPU convs prefer
             return x.reshape(m, *shape).contiguous(memory_format=torch.channels_last)
 
         x = self.conv1(on(embeddings, -1, self.grid, self.grid))  # (M, H*C1*L/(g/2)^2, g/2, g/2)

@@ -39,7 +39,7 @@ class Encoder(nn.Module):
 
         Only the position of the maximum sends a gradient back, and it depends on 7 numbers of the row. So the maxima
         are found without gradient, and both convs are computed again for those windows alone: the same outputs and
-        gradients, a backward pass six times cheaper, and no stored activations.
+        gradients, a much cheaper backward pass, and no stored activations (benchmarks/speed.py).
         """
         m, _, height, _ = preps.shape
         with torch.no_grad():
