@@ -10,7 +10,7 @@ from models.prep import Layout
 from models.registry import Architecture
 
 # Above this many pixels an image, M instances run one after the other on the CPU. Folding them into channels makes 8x8
-# patches 3 to 5 times faster there; at 32x32 both take the same time and one after the other needs less memory at once.
+# patches 3 to 5 times faster there; at 32x32 both take the same time (docs/design.md).
 FOLD_MAX_PIXELS = 16 * 16
 
 
