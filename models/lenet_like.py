@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import Conv2d, Linear
+from models.symmetries import Channels, chain
 
 # side of the image: convs as (out channels, kernel, stride, padding), then the widths of the hidden FC layers.
 # 8 pixels is our small relative for `photos`, the others are the paper's.
@@ -30,6 +31,10 @@ class LeNetLike(nn.Module):
             setattr(self, f"fc{i}", Linear(features, out))
             features = out
         self.num_convs = len(convs)
+
+    def hidden_channels(self) -> list[Channels]:
+        layers = [*(f"conv{i}" for i in range(1, self.num_convs + 1)), "fc1", "fc2", "fc3"]
+        return chain(layers)
 
     def forward(self, x: Tensor) -> Tensor:
         for i in range(1, self.num_convs + 1):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import BatchNorm2d, Conv2d, Linear
+from models.symmetries import Channels
 
 # side of the image: (width of the three stages, kernel of the average pool). 8 pixels is our small relative for `photos`.
 SIZES = {8: ((4, 8, 16), 2), 32: ((16, 32, 64), 8), 64: ((16, 32, 64), 8)}
@@ -64,6 +65,22 @@ class ResNet(nn.Module):
     def _stage(in_channels: int, channels: int, blocks: int, stride: int, fused: bool) -> nn.Sequential:
         first = BasicBlock(in_channels, channels, stride, fused)
         return nn.Sequential(first, *(BasicBlock(channels, channels, 1, fused) for _ in range(blocks - 1)))
+
+    def hidden_channels(self) -> list[Channels]:
+        """One list of channels inside every block, and one for every stage, whose blocks are added channel by channel."""
+        groups, stream = [], Channels(made_by=["conv1"])
+        for stage in ("layer1", "layer2", "layer3"):
+            for i, block in enumerate(getattr(self, stage)):
+                name = f"{stage}.{i}"
+                groups.append(Channels([f"{name}.conv1"], [f"{name}.conv2"]))
+                stream.read_by.append(f"{name}.conv1")
+                if isinstance(block.downsample, nn.Sequential):
+                    stream.read_by.append(f"{name}.downsample.0")
+                    groups.append(stream)
+                    stream = Channels(made_by=[f"{name}.downsample.0"])
+                stream.made_by.append(f"{name}.conv2")
+        stream.read_by.append("fc")
+        return [*groups, stream]
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.leaky_relu(self.bn1(self.conv1(x)))

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from models.layers import Conv2d, Linear
+from models.symmetries import Channels, chain
 
 # side of the image: convs as (out channels, stride). 8 pixels is our small relative for `photos`.
 SIZES = {
@@ -23,6 +24,9 @@ class VanillaCNN(nn.Module):
             layers += [Conv2d(channels, out, 3, stride, 1), nn.LeakyReLU()]
             channels, side = out, (side - 1) // stride + 1
         self.layers = nn.Sequential(*layers, nn.Flatten(), Linear(channels * side * side, num_classes))
+
+    def hidden_channels(self) -> list[Channels]:
+        return chain([f"layers.{i}" for i, layer in enumerate(self.layers) if isinstance(layer, (Conv2d, Linear))])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
