@@ -1,9 +1,10 @@
-"""NetSpace: encoder and decoder over PReps (paper Fig. 1)."""
+"""NetSpace: encoder and decoder over PReps (paper Fig. 1), with a ClassId classifier for several architectures."""
 
 from dataclasses import asdict, dataclass
 
 from torch import Tensor, nn
 
+from models.class_id_classifier import ClassIdClassifier
 from models.decoder import Decoder
 from models.encoder import Encoder
 
@@ -22,14 +23,18 @@ class Sizes:
 class NetSpace(nn.Module):
     """PReps of target instances (M, 1, H, W) to PReps of predicted instances (M, 1, H, W), through embeddings (M, E).
 
-    Raises InputError for sizes that do not fit together.
+    With `num_class_ids` (A), `classifier` gives embeddings (M, E) their ClassId logits (M, A). Raises InputError for
+    sizes that do not fit together.
     """
 
-    def __init__(self, sizes: Sizes):
+    def __init__(self, sizes: Sizes, num_class_ids: int | None = None):
         super().__init__()
         self.sizes = sizes
         self.encoder = Encoder(sizes.emb_size)
         self.decoder = Decoder(**asdict(sizes))
+        self.classifier = None
+        if num_class_ids is not None:
+            self.classifier = ClassIdClassifier(sizes.emb_size, sizes.grid, num_class_ids)
 
     def forward(self, preps: Tensor) -> Tensor:
         return self.decoder(self.encoder(preps))
