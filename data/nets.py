@@ -280,7 +280,8 @@ def pair_batches(class_ids: Sequence[int], num_steps: int, key: tuple[int, ...])
     batches: list[list[int]] = []
     while len(batches) < num_steps:
         shuffled = rng.permutation(len(class_ids)).tolist()
-        low, high = ([i for i in shuffled if class_ids[i] == end] for end in (min(class_ids), max(class_ids)))
+        low = [i for i in shuffled if class_ids[i] == min(class_ids)]
+        high = [i for i in shuffled if class_ids[i] != min(class_ids)]
         paired = min(len(low), len(high))
         left = low[paired:] + high[paired:]  # one of the two is empty
         pairs = [list(pair) for pair in zip(low, high)] + [left[i : i + 2] for i in range(0, len(left), 2)]

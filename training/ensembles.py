@@ -53,6 +53,10 @@ class Ensemble:
                 value += 1
         return losses.detach()
 
+    def set_learning_rate(self, learning_rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
     def keep(self, chosen: Tensor) -> None:
         """Goes on with the chosen instances (a mask or indices), as if the others had never been there."""
         saved = self.optimizer.state_dict()
