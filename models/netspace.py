@@ -2,11 +2,14 @@
 
 from dataclasses import asdict, dataclass
 
+import torch
 from torch import Tensor, nn
 
 from models.class_id_classifier import ClassIdClassifier
 from models.decoder import Decoder
 from models.encoder import Encoder
+
+AT_ONCE = 8  # PReps; at the paper's 88x10,000 each takes half a gigabyte in the encoder
 
 
 @dataclass(frozen=True)
@@ -38,3 +41,13 @@ class NetSpace(nn.Module):
 
     def forward(self, preps: Tensor) -> Tensor:
         return self.decoder(self.encoder(preps))
+
+    @torch.no_grad()
+    def encode(self, preps: Tensor) -> Tensor:
+        """PReps (N, 1, H, W) to embeddings (N, E) without gradient, a few at a time."""
+        return torch.cat([self.encoder(part) for part in preps.split(AT_ONCE)])
+
+    @torch.no_grad()
+    def decode(self, embeddings: Tensor) -> Tensor:
+        """Embeddings (N, E) to PReps (N, 1, H, W) without gradient, a few at a time."""
+        return torch.cat([self.decoder(part) for part in embeddings.split(AT_ONCE)])
