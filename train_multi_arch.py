@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 import tyro
+from torch import Tensor
 from tqdm import tqdm
 
 from data.folders import Folders
@@ -108,16 +109,11 @@ def main(config: Config) -> None:
             with torch.no_grad():
                 teacher_logits = teacher.run(teacher_row, x)[0]  # (B, classes)
             preps = add_noise(train.preps[chosen[i]], config.prep_noise, (config.seed, 2, run.step + i))
-            wished = [train.class_ids[j] for j in chosen[i]]
-            embeddings = net_space.encoder(preps)  # (M, E)
-            between, between_ids = interpolate_boundaries(embeddings, boundary_pairs(wished, len(pool)), len(pool))
-            embeddings, wished = torch.cat([embeddings, between]), wished + between_ids  # (M + pairs*(A-2), E)
-            class_logits = net_space.classifier(embeddings)
-            predicted_ids = class_logits.argmax(1).tolist()  # what the step reads back from the device
-            predicted = pool.run(net_space.decoder(embeddings), predicted_ids, x)
-            kd = teacher_losses(predicted, teacher_logits, labels, config.temperature, config.alpha).sum()
-            class_id = class_id_losses(class_logits, wished).sum()
-            loss = kd + class_id  # sums over instances, pairs and gammas, as eq. 11's text and the original
+            asked = [train.class_ids[j] for j in chosen[i]]
+            kd, class_id, predicted_ids, wished = step_losses(
+                config, net_space, pool, preps, asked, x, labels, teacher_logits
+            )
+            loss = kd + class_id
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net_space.parameters(), config.clip_norm)
@@ -144,6 +140,32 @@ def main(config: Config) -> None:
         bar.set_postfix(loss=f"{means['loss']:.2f}", ids=f"{right / shown:.0%}", best=f"{run.best_score:.1f} %")
     bar.close()
     print(f"{run.epoch} epochs: mean accuracy of predicted instances on validation is {run.best_score:.2f} %")
+
+
+def step_losses(
+    config: Config,
+    net_space: NetSpace,
+    pool: ArchitecturePool,
+    preps: Tensor,
+    class_ids: list[int],
+    x: Tensor,
+    labels: Tensor,
+    teacher_logits: Tensor,
+) -> tuple[Tensor, Tensor, list[int], list[int]]:
+    """L_kd and L_class, scalars, of targets (M, 1, H, W) and of what lies between their boundary pairs; images (B, C, S, S).
+
+    Both are SUMS over instances, pairs and gammas, as the text of eq. 11 and 12 says and the original does in this setting.
+    An instance is built with the architecture that the classifier predicts, so its L_kd says nothing until that is right.
+    Also returns predicted and wished ClassIds.
+    """
+    embeddings = net_space.encoder(preps)  # (M, E)
+    between, between_ids = interpolate_boundaries(embeddings, boundary_pairs(class_ids, len(pool)), len(pool))
+    embeddings, wished = torch.cat([embeddings, between]), class_ids + between_ids  # (M + pairs*(A-2), E)
+    class_logits = net_space.classifier(embeddings)
+    predicted_ids = class_logits.argmax(1).tolist()  # what a step reads back from the device
+    predicted = pool.run(net_space.decoder(embeddings), predicted_ids, x)
+    kd = teacher_losses(predicted, teacher_logits, labels, config.temperature, config.alpha)
+    return kd.sum(), class_id_losses(class_logits, wished).sum(), predicted_ids, wished
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from data.load import dataset_name
 from evaluation.multi import MultiConfig, load_multi_experiment
 from evaluation.plots import plot_preps, save_figure
 from evaluation.single import EvaluationConfig, load_experiment
@@ -35,7 +36,7 @@ PRESETS = {name: Config(name) for name in ("photos", "cifar10", "tiny-imagenet-2
 def main(config: Config) -> None:
     target, predicted, path, architecture = (of_one if config.setting == "single" else of_several)(config)
     images = (prep[0, 0].cpu().numpy() for prep in (target, predicted))
-    figure = plot_preps(*images, f"{architecture} on {config.dataset}, {path.stem}")
+    figure = plot_preps(*images, f"{architecture} on {dataset_name(config.dataset)}, {path.stem}")
     pdf, png = save_figure(figure, config.folders.run(config.dataset, config.setting) / "visualize_prep")
     print(f"target and predicted PRep of {path}; {png}, {pdf}")
 

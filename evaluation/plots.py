@@ -133,15 +133,18 @@ def plot_several_architectures(
         for class_id in sorted({*class_ids.tolist(), *predicted_class_ids.tolist()}):
             name, color = names[class_id], color_of(class_id)
             mine, built = class_ids[order] == class_id, predicted_class_ids[order] == class_id
-            axes.plot(position[mine], target[order][mine], "o", color=color, mfc="none", markersize=5, label=f"{name}, target")
-            axes.plot(position[built], predicted[order][built], "D", color=color, markersize=4, label=f"{name}, predicted")
+            axes.plot(position[mine], target[order][mine], "o", color=color, mfc="none", markersize=5)
+            axes.plot(position[built], predicted[order][built], "D", color=color, markersize=4)
+            axes.plot([], [], "s", color=color, label=name)
+        axes.plot([], [], "o", color="black", mfc="none", markersize=5, label="target")
+        axes.plot([], [], "D", color="black", markersize=4, label="predicted")
         wrong = (class_ids != predicted_class_ids)[order]
         if wrong.any():
             axes.plot(position[wrong], predicted[order][wrong], "kx", markersize=8, label="wrong ClassId")
         draw_chance(axes, chance)
         axes.set(xlabel="test instances, sorted by ClassId", ylabel="test accuracy (%)", title=title, ylim=(0, None))
         axes.grid(axis="x", visible=False)
-        figure.legend(loc="outside lower center", ncols=3, fontsize=7)
+        figure.legend(loc="outside lower center", ncols=4, fontsize=7)
     return figure
 
 
@@ -167,12 +170,13 @@ def plot_line_of_architectures(
             mine = class_ids == class_id
             axes.plot(gamma[mine], accuracies[mine], ".", color=color_of(class_id), markersize=4, label=names[class_id])
         ends = [0, -1]
-        for marker, size, x, ids, y in (
-            ("o", 60, gamma[ends], class_ids[ends], accuracies[ends]),
-            ("*", 120, star_gamma, star_class_ids, star_accuracies),
+        for marker, size, label, x, ids, y in (
+            ("o", 60, "test instances", gamma[ends], class_ids[ends], accuracies[ends]),
+            ("*", 120, "$\\gamma$ of the loss", star_gamma, star_class_ids, star_accuracies),
         ):
             colors = [color_of(class_id) for class_id in ids]
             axes.scatter(x, y, size, colors, marker=marker, edgecolors="black", linewidths=0.7, zorder=3)
+            axes.plot([], [], marker, color="white", mec="black", mew=0.7, markersize=size**0.5, label=label)
         draw_chance(axes, chance)
         axes.set(
             xlabel="interpolation factor $\\gamma$",
@@ -181,7 +185,7 @@ def plot_line_of_architectures(
             xlim=(-0.03, 1.03),
             ylim=(0, None),
         )
-        figure.legend(loc="outside lower center", ncols=5, fontsize=7)
+        figure.legend(loc="outside lower center", ncols=4, fontsize=7)
     return figure
 
 
