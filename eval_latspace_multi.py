@@ -50,7 +50,7 @@ def main(config: MultiConfig) -> dict[str, list[Any]]:
     table = markdown_table([names[class_id] for class_id in class_ids], rows)
     write_text(config.run_dir / "eval_latspace_multi.md", table)
     curves = {names[i]: read_curve(config.run_dir, f"val_accuracy_{names[i]}") for i in class_ids}
-    title = f"latent space optimization, {experiment.images.name}, {config.setting}"
+    title = f"{experiment.images.name}, {config.setting}"
     figure = plot_search(curves, [color_of(class_id) for class_id in class_ids], title)
     pdf, png = save_figure(figure, config.run_dir / "eval_latspace_multi")
     right = sum(mine == theirs for mine, theirs in zip(predicted_ids, wished))

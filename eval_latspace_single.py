@@ -44,7 +44,7 @@ def main(config: EvaluationConfig) -> dict[str, float]:
     write_text(config.run_dir / "eval_latspace_single.md", table)
 
     curve = {config.architecture: read_curve(config.run_dir, "val_accuracy")}
-    figure = plot_search(curve, [PREDICTED], f"latent space optimization, {experiment.images.name}")
+    figure = plot_search(curve, [PREDICTED], f"{config.architecture} on {experiment.images.name}")
     pdf, png = save_figure(figure, config.run_dir / "eval_latspace_single")
     print(f"{table}{png}, {pdf}")
     return results

@@ -195,6 +195,6 @@ def plot_search(curves: dict[str, tuple[np.ndarray, np.ndarray]], colors: list[s
         figure, axes = plt.subplots(figsize=SIZE)
         for (name, (steps, accuracies)), color in zip(curves.items(), colors):
             axes.plot(steps, accuracies, color=color, linewidth=1.4, label=name)
-        axes.set(xlabel="step", ylabel="validation accuracy (%)", title=title)
+        axes.set(xlabel="step of latent space optimization", ylabel="validation accuracy (%)", title=title)
         figure.legend(loc="outside lower center", ncols=2)
     return figure
