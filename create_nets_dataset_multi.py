@@ -11,6 +11,7 @@ Run again to resume: an instance on disk is not trained again."""
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from models.instances import ArchitectureOnImages
 from models.registry import ARCHITECTURES, Architecture, architectures_by_class_id, get_architecture
 from training.checkpoints import save_checkpoint
 from training.command_line import run_script
-from training.ensembles import Ensemble
+from training.ensembles import BestStates, Ensemble
 from training.runtime import pick_device
 from training.stacks import constants_of_stack, fresh_state, save_instances, train_missing
 
@@ -82,7 +83,8 @@ def main(config: Config) -> None:
     plans, entries = {}, {"multi": {}, "missing": {}}
     for architecture, num_train in zip(pool, config.num_train):
         folder = config.folders.nets(config.dataset, f"{architecture.name}-sgd")
-        plans[architecture] = plan_all(config, images, architecture, folder, num_train + config.num_val + config.num_test)
+        total = num_train + config.num_val + config.num_test
+        plans[architecture] = plan_all(config, images, architecture, folder, total)
         splits = deal_alike(plans[architecture], train=num_train, val=config.num_val, test=config.num_test)
         unseen = architecture not in (pool[0], pool[-1])
         missing_train = 0 if unseen else config.num_train_missing[architecture == pool[-1]]
@@ -93,7 +95,7 @@ def main(config: Config) -> None:
             entries["missing"][split] = [*entries["missing"].get(split, []), *seen]
     teacher_plans = plan_all(config, images, teacher, config.folders.nets(config.dataset, "teacher"), 1)
     entries["multi"]["teacher"] = [Entry(teacher, images.name, teacher_plans[0].path)]
-    # refuses now, not after hours of training
+    # Refuses now, not after hours of training.
     writes = [write_lists(config.folders, config.dataset, setting, lists) for setting, lists in entries.items()]
 
     for architecture, planned in [(teacher, teacher_plans), *plans.items()]:
@@ -120,7 +122,7 @@ def check_counts(config: Config, pool: list[Architecture]) -> None:
 
 
 def plan_all(config: Config, images: ImageSet, architecture: Architecture, folder: Path, total: int) -> list[Plan]:
-    names = ("num_epochs", "learning_rate", "lr_drops", "momentum", "weight_decay", "image_batch", "look_from", "look_every")
+    names = "num_epochs learning_rate lr_drops momentum weight_decay image_batch look_from look_every".split()
     facts = {name: getattr(config, name) for name in names}
     facts = {**facts, "lr_drops": list(config.lr_drops), "dataset": images.name, "architecture": architecture.name}
     steps = config.num_epochs * (len(images.train) // config.image_batch)
@@ -138,35 +140,23 @@ def train_side_by_side(
     """Trains the planned instances at once, and saves each as it was when it did best. `saved` resumes."""
     device = images.train.pixels.device
     keys = [(config.seed, list(ARCHITECTURES).index(nets.architecture.name), plan.index) for plan in plans]
-    ensemble = Ensemble(
-        nets,
-        fresh_state(nets, [(*key, 2) for key in keys], device),
-        lambda rows: torch.optim.SGD(
-            rows, config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-        ),
-    )
-    epoch, best, best_accuracy = 0, ensemble.state(), torch.full((len(plans),), -1.0)
+    sgd = partial(torch.optim.SGD, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+    ensemble = Ensemble(nets, fresh_state(nets, [(*key, 2) for key in keys], device), sgd)
+    epoch, best = 0, BestStates(ensemble.state())
     if saved:
         ensemble.load_state_dict(saved["ensemble"])
-        epoch, best_accuracy = saved["epoch"], saved["best_accuracy"]
-        best = {name: value.to(device) for name, value in saved["best"].items()}
-    best = {name: value.clone() for name, value in best.items()}
+        best.load_state_dict(saved["best"])
+        epoch = saved["epoch"]
     last_saved = time.monotonic()
-    bar = tqdm(
-        total=config.num_epochs,
-        initial=epoch,
-        desc=f"{len(plans)} {nets.architecture.name}",
-        unit=" epochs",
-        disable=None,
-    )
+    what = f"{len(plans)} {nets.architecture.name}"
+    bar = tqdm(total=config.num_epochs, initial=epoch, desc=what, unit=" epochs", disable=None)
     while epoch < config.num_epochs:
         if time.monotonic() - last_saved > config.checkpoint_seconds:
             state = {
                 "constants": constants_of_stack(config),
                 "indices": [plan.index for plan in plans],
                 "epoch": epoch,
-                "best": best,
-                "best_accuracy": best_accuracy,
+                "best": best.state_dict(),
                 "ensemble": ensemble.state_dict(),
             }
             save_checkpoint(checkpoint, state)
@@ -180,14 +170,10 @@ def train_side_by_side(
         looked = epoch >= config.look_from and (epoch - config.look_from) % config.look_every == 0
         if looked or epoch == config.num_epochs:
             state = ensemble.state()
-            now = accuracy(nets, nets.fuse(state), images.val)
-            better = now > best_accuracy
-            best_accuracy = torch.where(better, now, best_accuracy)
-            for name, value in state.items():
-                best[name][better] = value[better]
+            best.look(state, accuracy(nets, nets.fuse(state), images.val))
         bar.update()
     bar.close()
-    save_instances(plans, best, best_accuracy)
+    save_instances(plans, best.state, best.accuracy)
     checkpoint.unlink(missing_ok=True)
 
 

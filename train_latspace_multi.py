@@ -91,7 +91,7 @@ def main(config: Config) -> None:
             total_loss.zero_()
             bar.set_postfix(best=f"{search.best_accuracy.mean():.1f} %")
     bar.close()
-    print(f"{search.step} steps: {search.best_accuracy.mean():.2f} % on validation images, mean of {len(chosen)} embeddings")
+    print(f"{search.step} steps: {search.best_accuracy.mean():.2f} % on validation images, mean of {len(chosen)}")
 
 
 if __name__ == "__main__":

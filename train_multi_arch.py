@@ -38,7 +38,7 @@ class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
     sizes: tyro.conf.OmitArgPrefixes[Sizes]
     setting: Literal["multi", "missing"] = "multi"  # all architectures, or only the lowest and the highest ClassId
-    affine_start: Literal["paper", "instance"] = "paper"  # near zero, or at the best training instance of the highest ClassId
+    affine_start: Literal["paper", "instance"] = "paper"  # near zero, or at the best instance of the highest ClassId
     affine_scale: float = 0.1  # std of its scale, where it starts at an instance
     prep_noise: float = 0.0  # std of noise on the encoder's input, in units of each PRep's mean absolute value
     temperature: float = 4.0  # T of eq. 3 and 8
@@ -57,7 +57,7 @@ class Config:
 PRESETS = {
     "photos": Config(
         "photos",
-        Sizes((8, 3688), emb_size=1024, grid=32, row_length=256, row_channels=64),
+        Sizes((8, 3696), emb_size=1024, grid=32, row_length=256, row_channels=64),
         affine_start="instance",
         num_epochs=40,
         learning_rate=1e-3,
@@ -126,7 +126,7 @@ def main(config: Config) -> None:
         run.epoch, run.step = run.epoch + 1, run.step + len(draws)
         means = dict(zip(("loss", "kd_loss", "class_id_loss"), (sums / len(draws)).tolist()))
         if not math.isfinite(means["loss"]):
-            raise InputError(f"the loss became {means['loss']} in epoch {run.epoch}; lower --learning-rate or --clip-norm")
+            raise InputError(f"the loss became {means['loss']} in epoch {run.epoch}; lower --learning-rate")
         scalars = {**means, "right_class_ids": right / shown, "learning_rate": scheduler.get_last_lr()[0]}
         if run.epoch % config.validate_every == 0 or run.epoch == config.num_epochs:
             embeddings = net_space.encode(val.preps)

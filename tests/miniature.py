@@ -62,7 +62,7 @@ def create_multi_config(root: Path, **changes) -> create_nets_dataset_multi.Conf
 
 
 def train_multi_config(root: Path, **changes) -> train_multi_arch.Config:
-    sizes = Sizes((8, 3688), emb_size=256, grid=16, row_length=64, row_channels=32)
+    sizes = Sizes((8, 3696), emb_size=256, grid=16, row_length=64, row_channels=32)
     small = dict(sizes=sizes, num_epochs=3, validate_every=1)
     return replace(train_multi_arch.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
 

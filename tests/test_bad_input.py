@@ -91,9 +91,17 @@ def test_a_script_names_the_one_that_should_have_run_before(tmp_path):
     refused("eval_single", cwd=tmp_path, match="python create_nets_dataset_single.py photos")
     for setting in ("multi", "missing"):
         where = f"python train_multi_arch.py photos --setting {setting}"
-        for script in ("eval_multi", "interpolate_multi_arch", "visualize_prep", "train_latspace_multi", "eval_latspace_multi"):
+        for script in (
+            "eval_multi",
+            "interpolate_multi_arch",
+            "visualize_prep",
+            "train_latspace_multi",
+            "eval_latspace_multi",
+        ):
             refused(script, "--setting", setting, cwd=tmp_path, match=where)
-        refused("train_multi_arch", "--setting", setting, cwd=tmp_path, match="python create_nets_dataset_multi.py photos")
+        refused(
+            "train_multi_arch", "--setting", setting, cwd=tmp_path, match="python create_nets_dataset_multi.py photos"
+        )
     refused("train_latspace_single", cwd=tmp_path, match="python create_nets_dataset_single.py photos")
 
 
@@ -102,7 +110,15 @@ def test_values_of_several_architectures(tmp_path):
     few = ("--setting", "missing", "--meta-batch", "3")
     refused("train_multi_arch", *few, cwd=tmp_path, match=("--meta-batch 3", "pairs"))
     refused("train_multi_arch", "--prep-shape", "8", "640", cwd=tmp_path, match=("8x640", "resnet32 has 29,474"))
-    refused("create_nets_dataset_multi", "--num-train", "4", "4", "4", cwd=tmp_path, match=("3 numbers", "give 4", "lenetlike"))
+    refused(
+        "create_nets_dataset_multi",
+        "--num-train",
+        "4",
+        "4",
+        "4",
+        cwd=tmp_path,
+        match=("3 numbers", "give 4", "lenetlike"),
+    )
     refused("create_nets_dataset_multi", "--num-train-missing", "4", "99", cwd=tmp_path, match=("99", "fewer"))
     refused("create_nets_dataset_multi", "--teacher", "resnet57", cwd=tmp_path, match=("resnet57", "resnet56"))
 
@@ -155,7 +171,14 @@ def test_what_is_wrong_with_lists_of_several_architectures(multi_project, folder
         refused(*train, cwd=multi_project, match=("multi/train.txt, line 3", "resnet56"))
     with changed(lists / "multi/test.txt", both.splitlines()[0]):
         refused("interpolate_multi_arch", *folders, cwd=multi_project, match=("no resnet32", "the line ends there"))
-    refused("train_latspace_multi", *folders, "--per-class", "2", cwd=multi_project, match=("--per-class 2", "has 1 lenetlike"))
+    refused(
+        "train_latspace_multi",
+        *folders,
+        "--per-class",
+        "2",
+        cwd=multi_project,
+        match=("--per-class 2", "has 1 lenetlike"),
+    )
     refused("eval_latspace_multi", *folders, cwd=multi_project, match="python train_latspace_multi.py photos")
     refused("visualize_prep", *folders, "--setting", "multi", "--instance", "4", cwd=multi_project, match="0 to 3")
 

@@ -141,7 +141,9 @@ def test_an_instance_of_the_wrong_architecture_counts_nothing():
     assert where_right(torch.tensor([50.0, 60.0, 70.0]), [0, 1, 2], [0, 2, 2]).tolist() == [50, 0, 70]
 
 
-@pytest.mark.parametrize("path", [*(f"{s}/{n}" for s in ("multi", "missing") for n in FIGURES), "single/eval_latspace_single"])
+@pytest.mark.parametrize(
+    "path", [*(f"{s}/{n}" for s in ("multi", "missing") for n in FIGURES), "single/eval_latspace_single"]
+)
 def test_figures_are_written_and_show_something(runs, path):
     assert (runs / f"{path}.pdf").read_bytes().startswith(b"%PDF")
     pixels = np.asarray(Image.open(runs / f"{path}.png").convert("RGB"))
@@ -226,7 +228,9 @@ def test_summary_tables(runs, capsys):
 
 
 def test_running_again_repeats_nothing(root, capsys):
-    files = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.suffix in (".safetensors", ".pt", ".txt")}
+    files = {
+        path: path.stat().st_mtime_ns for path in root.rglob("*") if path.suffix in (".safetensors", ".pt", ".txt")
+    }
     create_nets_dataset_multi.main(miniature.create_multi_config(root))
     assert "9 instances of vanilla_cnn" not in capsys.readouterr().out
     train_multi_arch.main(miniature.train_multi_config(root))

@@ -40,9 +40,7 @@ def train_missing(
     return len(missing)
 
 
-def fresh_state(
-    nets: ArchitectureOnImages, keys: list[tuple[int, ...]], device: torch.device
-) -> dict[str, Tensor]:
+def fresh_state(nets: ArchitectureOnImages, keys: list[tuple[int, ...]], device: torch.device) -> dict[str, Tensor]:
     """Freshly initialized instances, entries (M, *shape), each from its own key."""
     seeds = [int(np.random.default_rng(key).integers(2**31)) for key in keys]
     return {name: value.to(device) for name, value in nets.start(seeds).items()}
@@ -51,4 +49,6 @@ def fresh_state(
 def save_instances(plans: list[Plan], state: dict[str, Tensor], val_accuracy: Tensor) -> None:
     """Saves planned instances, entries (M, *shape), with their accuracy (M,) on validation images among their facts."""
     for i, (plan, accuracy) in enumerate(zip(plans, val_accuracy.tolist())):
-        save_instance(plan.path, {name: value[i] for name, value in state.items()}, {**plan.facts, "val_accuracy": accuracy})
+        save_instance(
+            plan.path, {name: value[i] for name, value in state.items()}, {**plan.facts, "val_accuracy": accuracy}
+        )
