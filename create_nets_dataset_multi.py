@@ -122,8 +122,8 @@ def check_counts(config: Config, pool: list[Architecture]) -> None:
 
 
 def plan_all(config: Config, images: ImageSet, architecture: Architecture, folder: Path, total: int) -> list[Plan]:
-    names = "num_epochs learning_rate lr_drops momentum weight_decay image_batch look_from look_every".split()
-    facts = {name: getattr(config, name) for name in names}
+    sgd = ("learning_rate", "lr_drops", "momentum", "weight_decay")
+    facts = {name: getattr(config, name) for name in (*sgd, "num_epochs", "image_batch", "look_from", "look_every")}
     facts = {**facts, "lr_drops": list(config.lr_drops), "dataset": images.name, "architecture": architecture.name}
     steps = config.num_epochs * (len(images.train) // config.image_batch)
     return plan_instances(total, [steps], folder, facts, config.seed)
