@@ -75,7 +75,7 @@ def search_config(script, root: Path, **changes):
 def run_all_multi(root: Path) -> Path:
     """Runs every script of the multi-architecture experiments, seen and unseen, and returns the dataset's run folder."""
     create_nets_dataset_single.main(create_config(root))
-    train_single_arch.main(train_config(root, num_epochs=10))
+    train_single_arch.main(train_config(root, num_epochs=20))
     create_nets_dataset_multi.main(create_multi_config(root))
     for setting in ("multi", "missing"):
         train_multi_arch.main(train_multi_config(root, setting=setting))

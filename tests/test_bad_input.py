@@ -133,7 +133,7 @@ def multi_project(tmp_path_factory):
         train_multi_arch.main(miniature.train_multi_config(root, num_epochs=1))
         for split in (root / "lists").rglob("*.txt"):
             split.write_text(split.read_text().replace(f"{root.as_posix()}/", ""))
-        yield root
+    return root
 
 
 @contextlib.contextmanager

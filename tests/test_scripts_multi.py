@@ -214,7 +214,9 @@ def test_search_from_the_weakest_single_architecture_instance(root, runs):
     facts = {e.path.as_posix(): read_instance(e.path)[1] for e in entries(root, "single", "test")}
     assert facts[table["instance"]]["val_accuracy"] == min(each["val_accuracy"] for each in facts.values())
     saved = torch.load(runs / "single/latspace/latspace.pt", weights_only=True)
-    assert saved["initial"].shape == (1, 256) and not torch.equal(saved["initial"], saved["best"])
+    assert saved["initial"].shape == (1, 256) and not torch.equal(saved["initial"], saved["embeddings"])
+    lines = [json.loads(line) for line in (runs / "single/latspace/scalars.jsonl").read_text().splitlines()]
+    assert saved["best_accuracy"].item() == max(line["val_accuracy"] for line in lines)
     assert 0 <= table["initial_accuracy"] <= 100 and 0 <= table["teacher_accuracy"] <= 100
     assert "| optimized |" in (runs / "single/eval_latspace_single.md").read_text()
 
