@@ -36,7 +36,7 @@ class Config(MultiConfig):
 
 
 PRESETS = {
-    "photos": Config("photos", per_class=4, learning_rate=1e-3, validate_every=20),
+    "photos": Config("photos", per_class=4, learning_rate=0.01, validate_every=20, patience=5),
     "cifar10": Config("cifar10"),
     "tiny-imagenet-200": Config("tiny-imagenet-200"),
 }
