@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test clean-demo
+.PHONY: demo demo-multi test clean-demo
 
 demo: $(VENV)/installed
 	$(RUN) create_nets_dataset_single.py
@@ -11,6 +11,25 @@ demo: $(VENV)/installed
 	$(RUN) interpolate_single_arch.py
 	$(RUN) visualize_prep.py
 	$(RUN) -m evaluation.report runs/photos/single
+
+demo-multi: $(VENV)/installed
+	$(RUN) create_nets_dataset_single.py
+	$(RUN) train_single_arch.py
+	$(RUN) eval_single.py
+	$(RUN) interpolate_single_arch.py
+	$(RUN) create_nets_dataset_multi.py
+	$(RUN) train_multi_arch.py
+	$(RUN) eval_multi.py
+	$(RUN) interpolate_multi_arch.py
+	$(RUN) visualize_prep.py photos --setting multi
+	$(RUN) train_multi_arch.py photos --setting missing
+	$(RUN) eval_multi.py photos --setting missing
+	$(RUN) interpolate_multi_arch.py photos --setting missing
+	$(RUN) train_latspace_single.py
+	$(RUN) eval_latspace_single.py
+	$(RUN) train_latspace_multi.py
+	$(RUN) eval_latspace_multi.py
+	$(RUN) -m evaluation.report runs/photos/multi runs/photos/missing runs/photos/single
 
 test: $(VENV)/installed
 	$(RUN) -m pytest

@@ -9,11 +9,10 @@ Instances train side by side, each from its own initialization, on its own order
 Run again to resume: an instance on disk is not trained again. photos takes 70 seconds on 2 CPU cores."""
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 import tyro
 from tqdm import tqdm
@@ -21,15 +20,16 @@ from tqdm import tqdm
 from data.folders import Folders
 from data.images import Epoch, ImageSet
 from data.load import load_images
-from data.nets import Entry, is_on_disk, save_instance, write_lists
+from data.nets import Entry, write_lists
 from data.plans import Plan, plan_instances, split_plans
 from evaluation.accuracy import accuracy
 from models.instances import ArchitectureOnImages
 from models.registry import get_architecture
-from training.checkpoints import load_checkpoint, refuse_other_constants, save_checkpoint
+from training.checkpoints import save_checkpoint
 from training.command_line import run_script
 from training.ensembles import Ensemble
 from training.runtime import pick_device
+from training.stacks import constants_of_stack, fresh_state, save_instances, train_missing
 
 # How long instances train: the original release's 186 candidates, in epochs.
 PAPER_EPOCHS = (
@@ -86,20 +86,13 @@ def main(config: Config) -> None:
     }
     write = write_lists(config.folders, config.dataset, "single", entries)  # refuses now, not after hours of training
 
+    def train(stack: list[Plan], saved: dict[str, Any] | None) -> None:
+        train_side_by_side(config, images, nets, stack, checkpoint, saved)
+
     checkpoint = folder / f"seed{config.seed}-in-training.pt"
-    if checkpoint.is_file():
-        saved = load_checkpoint(checkpoint, "python create_nets_dataset_single.py")
-        refuse_other_constants(checkpoint, saved["constants"], constants(config))
-        train_side_by_side(config, images, nets, [plans[i] for i in saved["indices"]], checkpoint, saved)
-    missing = [plan for plan in plans if not is_on_disk(plan.path, plan.facts)]
-    for start in range(0, len(missing), config.side_by_side):
-        train_side_by_side(config, images, nets, missing[start : start + config.side_by_side], checkpoint)
+    missing = train_missing(plans, checkpoint, constants_of_stack(config), config.side_by_side, train)
     write()
-    print(f"{len(plans)} instances of {config.architecture} in {folder}, {len(missing)} of them trained now")
-
-
-def constants(config: Config) -> dict[str, Any]:
-    return {name: value for name, value in asdict(config).items() if name not in ("folders", "checkpoint_seconds")}
+    print(f"{len(plans)} instances of {config.architecture} in {folder}, {missing} of them trained now")
 
 
 def train_side_by_side(
@@ -108,12 +101,11 @@ def train_side_by_side(
     nets: ArchitectureOnImages,
     plans: list[Plan],
     checkpoint: Path,
-    saved: dict[str, Any] | None = None,
+    saved: dict[str, Any] | None,
 ) -> None:
     """Trains the planned instances at once; each is saved when it has had its steps, and leaves. `saved` resumes."""
     device = images.train.pixels.device
-    seeds = [int(np.random.default_rng((config.seed, 2, plan.index)).integers(2**31)) for plan in plans]
-    start = {name: value.to(device) for name, value in nets.start(seeds).items()}
+    start = fresh_state(nets, [(config.seed, 2, plan.index) for plan in plans], device)
     ensemble = Ensemble(nets, start, lambda rows: torch.optim.Adam(rows, config.learning_rate))
     epoch, steps = 0, 0
     if saved:
@@ -131,7 +123,7 @@ def train_side_by_side(
         if time.monotonic() - last_saved > config.checkpoint_seconds:
             indices = [plan.index for plan in plans]
             state = {
-                "constants": constants(config),
+                "constants": constants_of_stack(config),
                 "indices": indices,
                 "epoch": epoch,
                 "steps": steps,
@@ -160,10 +152,7 @@ def train_side_by_side(
 def save_finished(ensemble: Ensemble, nets: ArchitectureOnImages, images: ImageSet, plans: list[Plan]) -> None:
     """Saves the first len(plans) instances of the ensemble, with their accuracy on validation images."""
     state = {name: value[: len(plans)] for name, value in ensemble.state().items()}
-    accuracies = accuracy(nets, nets.fuse(state), images.val).tolist()
-    for i, plan in enumerate(plans):
-        one = {name: value[i] for name, value in state.items()}
-        save_instance(plan.path, one, {**plan.facts, "val_accuracy": accuracies[i]})
+    save_instances(plans, state, accuracy(nets, nets.fuse(state), images.val))
 
 
 if __name__ == "__main__":

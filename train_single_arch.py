@@ -8,13 +8,11 @@ Needs the instances of create_nets_dataset_single.py. Writes runs/<dataset>/sing
 Run again to resume from last.pt. photos takes 1 minute on 2 CPU cores."""
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
-import numpy as np
 import torch
 import tyro
-from torch import Tensor
 from tqdm import tqdm
 
 from data.folders import Folders
@@ -29,8 +27,10 @@ from models.prep import check_prep_shape, pack, unpack
 from models.registry import get_architecture
 from training.command_line import run_script
 from training.losses import distillation_loss
-from training.runs import Run
+from training.noise import add_noise
+from training.runs import Run, constants_of_run
 from training.runtime import pick_device
+from training.schedules import make_scheduler
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def main(config: Config) -> None:
     net_space.to(device)
     optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate)
     num_steps = config.num_epochs * (len(images.train) // config.image_batch)
-    scheduler = make_scheduler(config, optimizer, num_steps)
+    scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)
     run_dir = config.folders.run(config.dataset, "single")
-    run = Run(run_dir, constants(config), net_space, optimizer, scheduler)
+    run = Run(run_dir, constants_of_run(config), net_space, optimizer, scheduler)
     if run.epoch >= config.num_epochs:
         print(f"already trained for {run.epoch} epochs; best.pt in {run_dir}")
 
@@ -131,28 +131,6 @@ def main(config: Config) -> None:
         bar.set_postfix(loss=f"{mean_loss:.3f}", best=f"{run.best_score:.2f} points")
     bar.close()
     print(f"{run.epoch} epochs: on validation, mean |target - predicted accuracy| is {run.best_score:.2f} points")
-
-
-def add_noise(preps: Tensor, scale: float, key: tuple[int, ...]) -> Tensor:
-    """PReps (M, 1, H, W) as the encoder sees them in training: noise keeps it from telling instances by single weights."""
-    if not scale:
-        return preps
-    noise = np.random.default_rng(key).standard_normal(preps.shape, dtype=np.float32)
-    return preps + scale * preps.abs().mean((1, 2, 3), keepdim=True) * torch.from_numpy(noise).to(preps.device)
-
-
-def make_scheduler(
-    config: Config, optimizer: torch.optim.Optimizer, num_steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    if config.schedule == "one-cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=num_steps + 1)
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-
-
-def constants(config: Config) -> dict[str, Any]:
-    """What must agree for a run to be resumed; at a constant rate it may also go on for longer."""
-    free = {"folders", "validate_every"} | ({"num_epochs"} if config.schedule == "constant" else set())
-    return {name: value for name, value in asdict(config).items() if name not in free}
 
 
 if __name__ == "__main__":

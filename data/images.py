@@ -1,5 +1,6 @@
 """Image sets as uint8 tensors on the device; crop, flip and normalization run there, in batches."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -105,6 +106,19 @@ class Epoch:
         part = slice(i * self.batch_size, (i + 1) * self.batch_size)
         index, offset, flip = (draw[instances, part] for draw in (self.order, self.offset, self.flip))
         return self.images.crop_and_flip(index, offset, flip), self.images.labels[index]
+
+
+def endless_batches(
+    images: Images, key: tuple[int, ...], batch_size: int, from_step: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batch after batch of passes without end, (B, C, S, S) and labels (B,), beginning with that of step `from_step`."""
+    epoch, start = divmod(from_step, max(len(images) // batch_size, 1))  # Epoch refuses what is too large a batch
+    while True:
+        draws = Epoch(images, [(*key, epoch)], batch_size)
+        for i in range(start, len(draws)):
+            x, labels = draws.batch(i)
+            yield x[0], labels[0]
+        epoch, start = epoch + 1, 0
 
 
 def make_images(

@@ -7,7 +7,7 @@ to the folder that the scripts run in.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from torch import Tensor
 from data.files import write_text, written_whole
 from data.folders import Folders
 from data.images import ImageSet
+from models.architecture_pool import ArchitecturePool
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
-from models.prep import Layout
+from models.prep import Layout, pack
 from models.registry import ARCHITECTURES, Architecture
 
+MADE_BY_MULTI = "python create_nets_dataset_multi.py "
 ARGUMENT_TYPES = {
     "d": int,
     "f": float,
@@ -57,6 +59,22 @@ class NetsDataset:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+
+@dataclass(frozen=True)
+class MixedNetsDataset:
+    """Instances of several architectures. `preps` (N, 1, H, W) float32, zero padded, are on the device."""
+
+    preps: Tensor
+    class_ids: tuple[int, ...]
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def of_class_id(self, class_id: int) -> list[int]:
+        """Positions of the instances of one architecture."""
+        return [i for i, each in enumerate(self.class_ids) if each == class_id]
 
 
 def parse_line(line: str, place: str) -> Entry:
@@ -200,9 +218,72 @@ def load_split(folders: Folders, images: ImageSet, setting: str, split: str, net
     return load_nets(entries, nets, images.name, images.train.pixels.device)
 
 
+def load_mixed_nets(
+    entries: list[Entry], pool: ArchitecturePool, dataset: str, device: torch.device
+) -> MixedNetsDataset:
+    """The instances of a list, of any architectures that have a ClassId. Raises InputError for a missing or foreign one."""
+    preps, class_ids = [], []
+    for entry in entries:
+        name, class_id = entry.architecture.name, entry.architecture.class_id
+        if entry.dataset != dataset or class_id is None:
+            raise InputError(
+                f"{entry.place}: {name} on {entry.dataset}, expected one of {', '.join(pool.names)} on {dataset}; put it in another list"
+            )
+        row = fused_row(pool[class_id], read_instance(entry.path)[0], entry.path)
+        preps.append(pack(row[None], pool.prep_shape)[0])
+        class_ids.append(class_id)
+    return MixedNetsDataset(torch.stack(preps).to(device), tuple(class_ids), tuple(entry.path for entry in entries))
+
+
+def load_mixed_split(
+    folders: Folders, images: ImageSet, setting: str, split: str, pool: ArchitecturePool
+) -> MixedNetsDataset:
+    """The instances of an input list of these images, `multi` or `missing`, on their device.
+
+    Raises InputError like read_list and load_mixed_nets, and unless `missing` holds the lowest and the highest ClassId
+    and no other.
+    """
+    path = folders.input_list(images.name, setting, split)
+    nets = load_mixed_nets(read_list(path, MADE_BY_MULTI + images.name), pool, images.name, images.train.pixels.device)
+    ends = (0, len(pool) - 1)
+    if setting == "missing" and set(nets.class_ids) != set(ends):
+        names = ", ".join(pool.names[class_id] for class_id in sorted(set(nets.class_ids)))
+        wanted = " and ".join(pool.names[class_id] for class_id in ends)
+        raise InputError(f"{path} holds {names}; with unseen architectures it must hold {wanted}, and no other")
+    return nets
+
+
+def load_teacher(folders: Folders, images: ImageSet) -> tuple[ArchitectureOnImages, Tensor]:
+    """The instance that `teacher.txt` names, for these images: its nets and its row (1, P). Raises InputError like load_nets."""
+    made_by = MADE_BY_MULTI + images.name
+    entry, *others = read_list(folders.input_list(images.name, "multi", "teacher"), made_by)
+    if others:
+        raise InputError(f"{others[0].place}: there is one teacher; leave one line in the list")
+    nets = ArchitectureOnImages(entry.architecture, images.image_shape, images.num_classes)
+    return nets, load_nets([entry], nets, images.name, images.train.pixels.device).rows
+
+
 def meta_batches(num_nets: int, meta_batch: int, num_steps: int, key: tuple[int, ...]) -> Tensor:
     """Which instances are targets at each step, (num_steps, meta_batch): every one once, in random order, then again."""
     rng = np.random.default_rng(key)
     passes = -(-num_steps * meta_batch // num_nets)
     order = np.concatenate([rng.permutation(num_nets) for _ in range(passes)])
     return torch.from_numpy(order[: num_steps * meta_batch].reshape(num_steps, meta_batch))
+
+
+def pair_batches(class_ids: Sequence[int], num_steps: int, key: tuple[int, ...]) -> list[list[int]]:
+    """Which two instances are targets at each step, where there are two ClassIds: one of each, in random pairs and order.
+
+    Every instance is shown once, then again in other pairs. Those left over are paired alike; an odd one is alone.
+    """
+    rng = np.random.default_rng(key)
+    batches: list[list[int]] = []
+    while len(batches) < num_steps:
+        shuffled = rng.permutation(len(class_ids)).tolist()
+        low = [i for i in shuffled if class_ids[i] == min(class_ids)]
+        high = [i for i in shuffled if class_ids[i] != min(class_ids)]
+        paired = min(len(low), len(high))
+        left = low[paired:] + high[paired:]  # one of the two is empty
+        pairs = [list(pair) for pair in zip(low, high)] + [left[i : i + 2] for i in range(0, len(left), 2)]
+        batches += [pairs[i] for i in rng.permutation(len(pairs))]
+    return batches[:num_steps]

@@ -1,10 +1,14 @@
 """Accuracies of many instances on the same images."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from data.images import Images
+from models.architecture_pool import ArchitecturePool
 from models.instances import ArchitectureOnImages
+from models.netspace import NetSpace
 
 IMAGES_AT_ONCE = 1000
 INSTANCES_AT_ONCE = 33
@@ -20,3 +24,28 @@ def accuracy(nets: ArchitectureOnImages, rows: Tensor, images: Images) -> Tensor
         parts = [(nets.run(part, x).argmax(-1) == labels).sum(1) for part in rows.split(INSTANCES_AT_ONCE)]
         correct += torch.cat(parts)
     return (100 * correct.double() / len(images)).float().cpu()
+
+
+def mixed_accuracy(pool: ArchitecturePool, preps: Tensor, class_ids: Sequence[int], images: Images) -> Tensor:
+    """The same for instances of several architectures, PReps (N, 1, H, W): (N,) float32 on the CPU."""
+    percent = torch.zeros(len(class_ids))
+    for nets, places, rows in pool.groups(preps, list(class_ids)):
+        percent[places] = accuracy(nets, rows, images)
+    return percent
+
+
+@torch.no_grad()
+def accuracy_of_embeddings(
+    net_space: NetSpace, pool: ArchitecturePool, embeddings: Tensor, images: Images
+) -> tuple[list[int], Tensor]:
+    """Predicted ClassIds (N,), and the accuracies (N,) of the instances decoded from embeddings (N, E) and built with them."""
+    class_ids = net_space.classifier(embeddings).argmax(1).tolist()
+    return class_ids, mixed_accuracy(pool, net_space.decode(embeddings), class_ids, images)
+
+
+def where_right(accuracies: Tensor, class_ids: Sequence[int], wished: Sequence[int]) -> Tensor:
+    """Accuracies (N,), with 0 where the predicted ClassId is not the wished one: what models and embeddings are chosen by.
+
+    Our choice. The paper takes the highest mean accuracy; an instance of another, larger architecture would be rewarded.
+    """
+    return accuracies * (torch.tensor(class_ids) == torch.tensor(wished))

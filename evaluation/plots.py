@@ -1,4 +1,5 @@
-"""The paper's figures, as PDF and PNG. Colours are Okabe and Ito's, safe for colour-blind readers."""
+"""The paper's figures, as PDF and PNG. Colours are Okabe and Ito's, safe for colour-blind readers,
+but those of several architectures, which are the paper's."""
 
 import math
 from pathlib import Path
@@ -25,6 +26,8 @@ STYLE = {
     "figure.constrained_layout.use": True,
     "pdf.fonttype": 42,
 }
+CLASS_COLORS = ("red", "blue", "green", "fuchsia", "orange", "saddlebrown")  # the paper's four by ClassId, and two more
+WIDE = (4.5, 3.1)
 SIZE = (3.5, 2.8)  # inches: one column of a two-column paper
 
 
@@ -102,4 +105,96 @@ def plot_preps(target: np.ndarray, predicted: np.ndarray, title: str) -> Figure:
             axes.set(title=f"{name} PRep", xticks=[], yticks=[], box_aspect=shape[0] / shape[1])
         figure.colorbar(image, ax=panels, extend="both", label="parameter value", shrink=0.85)
         figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def color_of(class_id: int) -> str:
+    return CLASS_COLORS[class_id % len(CLASS_COLORS)]
+
+
+def plot_several_architectures(
+    class_ids: np.ndarray,
+    predicted_class_ids: np.ndarray,
+    target: np.ndarray,
+    predicted: np.ndarray,
+    names: list[str],
+    chance: float,
+    title: str,
+) -> Figure:
+    """Fig. 5 left: accuracies (percent) of target and predicted instances, sorted by ClassId, in the architecture's colour.
+
+    A predicted instance has the colour of its predicted ClassId, and a cross where that is wrong.
+    """
+    order = np.lexsort((target, class_ids))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=WIDE)
+        position = np.arange(1, len(target) + 1)
+        axes.vlines(position, target[order], predicted[order], color="#BBBBBB", linewidth=1.0, zorder=1)
+        for class_id in sorted({*class_ids.tolist(), *predicted_class_ids.tolist()}):
+            name, color = names[class_id], color_of(class_id)
+            mine, built = class_ids[order] == class_id, predicted_class_ids[order] == class_id
+            axes.plot(position[mine], target[order][mine], "o", color=color, mfc="none", markersize=5)
+            axes.plot(position[built], predicted[order][built], "D", color=color, markersize=4)
+            axes.plot([], [], "s", color=color, label=name)
+        axes.plot([], [], "o", color="black", mfc="none", markersize=5, label="target")
+        axes.plot([], [], "D", color="black", markersize=4, label="predicted")
+        wrong = (class_ids != predicted_class_ids)[order]
+        if wrong.any():
+            axes.plot(position[wrong], predicted[order][wrong], "kx", markersize=8, label="wrong ClassId")
+        draw_chance(axes, chance)
+        axes.set(xlabel="test instances, sorted by ClassId", ylabel="test accuracy (%)", title=title, ylim=(0, None))
+        axes.grid(axis="x", visible=False)
+        figure.legend(loc="outside lower center", ncols=4, fontsize=7)
+    return figure
+
+
+def plot_line_of_architectures(
+    gamma: np.ndarray,
+    class_ids: np.ndarray,
+    accuracies: np.ndarray,
+    star_gamma: np.ndarray,
+    star_class_ids: np.ndarray,
+    star_accuracies: np.ndarray,
+    names: list[str],
+    chance: float,
+    title: str,
+) -> Figure:
+    """Fig. 5 centre and right: accuracy (percent) along a line of embeddings, in the predicted architecture's colour.
+
+    Circles are the ends, stars the gammas of the interpolation loss.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=WIDE)
+        axes.plot(gamma, accuracies, color="#CCCCCC", linewidth=1.0, zorder=1)
+        for class_id in sorted(set(class_ids.tolist())):
+            mine = class_ids == class_id
+            axes.plot(gamma[mine], accuracies[mine], ".", color=color_of(class_id), markersize=4, label=names[class_id])
+        ends = [0, -1]
+        for marker, size, label, x, ids, y in (
+            ("o", 60, "test instances", gamma[ends], class_ids[ends], accuracies[ends]),
+            ("*", 120, "$\\gamma$ of the loss", star_gamma, star_class_ids, star_accuracies),
+        ):
+            colors = [color_of(class_id) for class_id in ids]
+            axes.scatter(x, y, size, colors, marker=marker, edgecolors="black", linewidths=0.7, zorder=3)
+            axes.plot([], [], marker, color="white", mec="black", mew=0.7, markersize=size**0.5, label=label)
+        draw_chance(axes, chance)
+        axes.set(
+            xlabel="interpolation factor $\\gamma$",
+            ylabel="test accuracy (%)",
+            title=title,
+            xlim=(-0.03, 1.03),
+            ylim=(0, None),
+        )
+        figure.legend(loc="outside lower center", ncols=4, fontsize=7)
+    return figure
+
+
+def plot_search(curves: dict[str, tuple[np.ndarray, np.ndarray]], colors: list[str], title: str) -> Figure:
+    """Latent space optimization: validation accuracy (percent) over steps, one curve (steps, accuracies) a name."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=SIZE)
+        for (name, (steps, accuracies)), color in zip(curves.items(), colors):
+            axes.plot(steps, accuracies, color=color, linewidth=1.4, label=name)
+        axes.set(xlabel="step of latent space optimization", ylabel="validation accuracy (%)", title=title)
+        figure.legend(loc="outside lower center", ncols=2)
     return figure

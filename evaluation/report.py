@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
+from evaluation.interpolation import share_out_of_order
 from models.errors import InputError
 
 
@@ -34,10 +35,64 @@ def single_summary(run_dir: Path) -> dict[str, float]:
     }
 
 
-def main(run_dir: Path) -> None:
-    print(f"\nSingle-architecture NetSpace, {run_dir}")
-    for name, value in single_summary(run_dir).items():
+def multi_summary(run_dir: Path) -> dict[str, float]:
+    """The numbers of an experiment with several architectures (paper Fig. 5), like single_summary."""
+    made_by = f"python {{}} {run_dir.parent.name} --setting {run_dir.name}"
+    fidelity = read_results(run_dir / "eval_multi.json", made_by.format("eval_multi.py"))
+    line = read_results(run_dir / "interpolate_multi_arch.json", made_by.format("interpolate_multi_arch.py"))
+    names, pairs = fidelity["architectures"], line["all_pairs"]
+    class_ids, predicted_ids = (np.array(fidelity[f"{which}_class_id"]) for which in ("target", "predicted"))
+    target, predicted = (np.array(fidelity[f"{which}_accuracy"]) for which in ("target", "predicted"))
+    summary = {
+        "unseen test instances": len(target),
+        "ClassId right (%)": 100 * (class_ids == predicted_ids).mean(),
+    }
+    for class_id in np.unique(class_ids):
+        mine = class_ids == class_id
+        summary[f"{names[class_id]}: mean target accuracy (%)"] = target[mine].mean()
+        summary[f"{names[class_id]}: mean predicted accuracy (%)"] = predicted[mine].mean()
+    summary["points out of order, median pair (%)"] = 100 * share_out_of_order(line["class_id"])
+    summary[f"points out of order, {pairs['pairs']} pairs (%)"] = 100 * pairs["out_of_order_mean"]
+    for class_id, at in pairs["at_gamma"].items():
+        where = f"{names[int(class_id)]} at gamma {at['gamma']:.2f}"
+        summary[f"{where}: ClassId right (%)"] = 100 * at["right_class_ids"]
+        summary[f"{where}: mean accuracy (%)"] = at["accuracy_mean"]
+        summary[f"{where}: trained ones have (%)"] = at["trained_accuracy_mean"]
+    return summary
+
+
+def latspace_single_summary(results: dict) -> dict[str, float]:
+    """Table I, single, from eval_latspace_single.json."""
+    return {f"{name}, test accuracy (%)": results[f"{name}_accuracy"] for name in ("initial", "optimized", "teacher")}
+
+
+def latspace_multi_summary(results: dict) -> dict[str, float]:
+    """Table I, several architectures, from eval_latspace_multi.json."""
+    class_ids = np.array(results["class_id"])
+    summary = {"ClassId as wished (%)": 100 * (class_ids == np.array(results["predicted_class_id"])).mean()}
+    for class_id in np.unique(class_ids):
+        for name in ("initial", "optimized"):
+            accuracy = np.array(results[f"{name}_accuracy"])[class_ids == class_id].mean()
+            summary[f"{results['architectures'][class_id]}, {name}: test accuracy (%)"] = accuracy
+    return summary
+
+
+def print_summary(title: str, summary: dict[str, float]) -> None:
+    print(f"\n{title}")
+    for name, value in summary.items():
         print(f"  {name:<50}{value:>9}" if isinstance(value, int) else f"  {name:<50}{value:>9.2f}")
+
+
+def main(run_dir: Path) -> None:
+    if run_dir.name == "single":
+        print_summary(f"Single-architecture NetSpace, {run_dir}", single_summary(run_dir))
+    else:
+        which = "all architectures" if run_dir.name == "multi" else "unseen architectures"
+        print_summary(f"Multi-architecture NetSpace, {which}, {run_dir}", multi_summary(run_dir))
+    for kind, summarize in (("single", latspace_single_summary), ("multi", latspace_multi_summary)):
+        path = run_dir / f"eval_latspace_{kind}.json"
+        if path.is_file():
+            print_summary(f"Latent space optimization, {run_dir}", summarize(read_results(path, "")))
     print("\nFigures")
     for path in sorted(run_dir.glob("*.png")):
         print(f"  {path}  (and .pdf)")
@@ -45,7 +100,8 @@ def main(run_dir: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/photos/single"))
+        for name in sys.argv[1:] or ["runs/photos/single"]:
+            main(Path(name))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -3,12 +3,24 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+import create_nets_dataset_multi
 import create_nets_dataset_single
+import eval_latspace_multi
+import eval_latspace_single
+import eval_multi
 import eval_single
+import interpolate_multi_arch
 import interpolate_single_arch
+import train_latspace_multi
+import train_latspace_single
+import train_multi_arch
 import train_single_arch
 import visualize_prep
 from data.folders import Folders
+from data.images import ImageSet
+from data.photos import load_photos
 from models.netspace import Sizes
 
 
@@ -29,6 +41,52 @@ def train_config(root: Path, **changes) -> train_single_arch.Config:
 
 def look_config(script, root: Path, **changes):
     return replace(script.PRESETS["photos"], folders=folders(root), **changes)
+
+
+def few_photos() -> ImageSet:
+    """1,024 / 200 / 200 of the photos' tiles, for what trains deep nets. Tests put it into data.load.LOADERS."""
+    images = load_photos()
+
+    def some(split, number):
+        index = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:number]
+        return replace(split, pixels=split.pixels[index], labels=split.labels[index])
+
+    return replace(images, train=some(images.train, 1024), val=some(images.val, 200), test=some(images.test, 200))
+
+
+def create_multi_config(root: Path, **changes) -> create_nets_dataset_multi.Config:
+    small = dict(num_train=(3, 2, 2, 3), num_train_missing=(2, 3), num_val=2, num_test=2, side_by_side=4, seed=5)
+    short = dict(num_epochs=4, lr_drops=(2, 3), look_from=2, look_every=1)
+    preset = create_nets_dataset_multi.PRESETS["photos"]
+    return replace(preset, **{**small, **short, "folders": folders(root), **changes})
+
+
+def train_multi_config(root: Path, **changes) -> train_multi_arch.Config:
+    sizes = Sizes((8, 3696), emb_size=256, grid=16, row_length=64, row_channels=32)
+    small = dict(sizes=sizes, num_epochs=3, validate_every=1)
+    return replace(train_multi_arch.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
+
+
+def search_config(script, root: Path, **changes):
+    per_class = {"per_class": 2} if script is train_latspace_multi else {}
+    return look_config(script, root, **{"validate_every": 4, "patience": 2, **per_class, **changes})
+
+
+def run_all_multi(root: Path) -> Path:
+    """Runs every script of the multi-architecture experiments, seen and unseen, and returns the dataset's run folder."""
+    create_nets_dataset_single.main(create_config(root))
+    train_single_arch.main(train_config(root, num_epochs=20))
+    create_nets_dataset_multi.main(create_multi_config(root))
+    for setting in ("multi", "missing"):
+        train_multi_arch.main(train_multi_config(root, setting=setting))
+        for script in (eval_multi, interpolate_multi_arch, visualize_prep):
+            script.main(look_config(script, root, setting=setting))
+        train_latspace_multi.main(search_config(train_latspace_multi, root, setting=setting))
+        eval_latspace_multi.main(look_config(eval_latspace_multi, root, setting=setting))
+    train_latspace_single.main(search_config(train_latspace_single, root))
+    for script in (eval_single, interpolate_single_arch, eval_latspace_single):
+        script.main(look_config(script, root))
+    return root / "runs" / "photos"
 
 
 def run_all(root: Path) -> Path:

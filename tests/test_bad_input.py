@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import create_nets_dataset_multi
+import train_multi_arch
+from data import load
 from tests import miniature
 from training.command_line import run_script
 
@@ -19,6 +22,14 @@ SCRIPTS = (
     "eval_single",
     "interpolate_single_arch",
     "visualize_prep",
+    "create_nets_dataset_multi",
+    "train_multi_arch",
+    "eval_multi",
+    "interpolate_multi_arch",
+    "train_latspace_single",
+    "train_latspace_multi",
+    "eval_latspace_single",
+    "eval_latspace_multi",
 )
 
 
@@ -78,6 +89,103 @@ def test_values_of_the_wrong_kind(tmp_path):
 def test_a_script_names_the_one_that_should_have_run_before(tmp_path):
     refused("train_single_arch", cwd=tmp_path, match="python create_nets_dataset_single.py photos")
     refused("eval_single", cwd=tmp_path, match="python create_nets_dataset_single.py photos")
+    for setting in ("multi", "missing"):
+        where = f"python train_multi_arch.py photos --setting {setting}"
+        for script in (
+            "eval_multi",
+            "interpolate_multi_arch",
+            "visualize_prep",
+            "train_latspace_multi",
+            "eval_latspace_multi",
+        ):
+            refused(script, "--setting", setting, cwd=tmp_path, match=where)
+        refused(
+            "train_multi_arch", "--setting", setting, cwd=tmp_path, match="python create_nets_dataset_multi.py photos"
+        )
+    refused("train_latspace_single", cwd=tmp_path, match="python create_nets_dataset_single.py photos")
+
+
+def test_values_of_several_architectures(tmp_path):
+    refused("train_multi_arch", "--setting", "some", cwd=tmp_path, match=("--setting", "some"))
+    few = ("--setting", "missing", "--meta-batch", "3")
+    refused("train_multi_arch", *few, cwd=tmp_path, match=("--meta-batch 3", "pairs"))
+    refused("train_multi_arch", "--prep-shape", "8", "640", cwd=tmp_path, match=("8x640", "resnet32 has 29,474"))
+    refused(
+        "create_nets_dataset_multi",
+        "--num-train",
+        "4",
+        "4",
+        "4",
+        cwd=tmp_path,
+        match=("3 numbers", "give 4", "lenetlike"),
+    )
+    refused("create_nets_dataset_multi", "--num-train-missing", "4", "99", cwd=tmp_path, match=("99", "fewer"))
+    refused("create_nets_dataset_multi", "--teacher", "resnet57", cwd=tmp_path, match=("resnet57", "resnet56"))
+
+
+@pytest.fixture(scope="module")
+def multi_project(tmp_path_factory):
+    root = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
+        changes = dict(teacher="lenetlike", num_epochs=1, num_train=(1, 1, 1, 1), num_train_missing=(1, 1))
+        create_nets_dataset_multi.main(miniature.create_multi_config(root, num_val=1, num_test=1, **changes))
+        train_multi_arch.main(miniature.train_multi_config(root, num_epochs=1))
+        for split in (root / "lists").rglob("*.txt"):
+            split.write_text(split.read_text().replace(f"{root.as_posix()}/", ""))
+    return root
+
+
+@contextlib.contextmanager
+def changed(path, text):
+    """A file that says something else, or (None) is not there, for a while."""
+    good = path.read_bytes()
+    try:
+        if text is None:
+            path.unlink()
+        else:
+            path.write_text(text)
+        yield
+    finally:
+        path.write_bytes(good)
+
+
+def test_what_is_wrong_with_lists_of_several_architectures(multi_project, folders):
+    lists = multi_project / "lists/photos"
+    made_by = "python create_nets_dataset_multi.py photos"
+    train = ("train_multi_arch", *folders, "--runs-dir", "elsewhere")
+    with changed(lists / "multi/teacher.txt", None):
+        refused(*train, cwd=multi_project, match=("teacher.txt", made_by))
+    teacher = (lists / "multi/teacher.txt").read_text()
+    with changed(lists / "multi/teacher.txt", 2 * teacher):
+        refused(*train, cwd=multi_project, match=("teacher.txt, line 2", "one teacher"))
+    with changed(lists / "missing/val.txt", None):
+        refused(*train, "--setting", "missing", cwd=multi_project, match=("missing/val.txt", made_by))
+    both = (lists / "missing/train.txt").read_text()
+    with changed(lists / "missing/train.txt", both.splitlines()[0]):
+        one = ("missing/train.txt holds lenetlike", "must hold lenetlike and resnet32")
+        refused(*train, "--setting", "missing", cwd=multi_project, match=one)
+    with changed(lists / "missing/train.txt", (lists / "multi/train.txt").read_text()):
+        refused(*train, "--setting", "missing", cwd=multi_project, match=("vanilla_cnn, resnet8", "and no other"))
+    with changed(lists / "multi/train.txt", both + "resnet_fusedbn;d56;sphotos;t.pt\n"):
+        refused(*train, cwd=multi_project, match=("multi/train.txt, line 3", "resnet56"))
+    with changed(lists / "multi/test.txt", both.splitlines()[0]):
+        refused("interpolate_multi_arch", *folders, cwd=multi_project, match=("no resnet32", "the line ends there"))
+    refused(
+        "train_latspace_multi",
+        *folders,
+        "--per-class",
+        "2",
+        cwd=multi_project,
+        match=("--per-class 2", "has 1 lenetlike"),
+    )
+    refused("eval_latspace_multi", *folders, cwd=multi_project, match="python train_latspace_multi.py photos")
+    refused("visualize_prep", *folders, "--setting", "multi", "--instance", "4", cwd=multi_project, match="0 to 3")
+
+
+def test_a_single_architecture_checkpoint_has_no_classifier(multi_project, project, folders):
+    path = project / "runs/photos/single/best.pt"
+    refused("eval_multi", *folders, "--checkpoint", path, cwd=multi_project, match=("arch_", "is nothing"))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.folders import Folders
-from data.nets import Entry, load_nets, meta_batches, parse_line, read_instance, read_list, save_instance, write_lists
+from data.nets import (
+    Entry,
+    load_mixed_nets,
+    load_nets,
+    meta_batches,
+    pair_batches,
+    parse_line,
+    read_instance,
+    read_list,
+    save_instance,
+    write_lists,
+)
+from models.architecture_pool import ArchitecturePool
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
 from models.registry import ARCHITECTURES
@@ -136,3 +148,45 @@ def test_meta_batches_use_every_instance_equally_often(num_nets, meta_batch, num
     assert chosen.shape == (num_steps, meta_batch)
     counts = np.bincount(chosen.flatten().numpy(), minlength=num_nets)
     assert counts.max() - counts.min() <= 1
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 99))
+def test_a_pass_of_pairs_shows_every_instance_once_and_pairs_left_overs_alike(num_low, num_high, key):
+    class_ids = [0] * num_low + [3] * num_high
+    passes = max(num_low, num_high) - min(num_low, num_high)
+    length = min(num_low, num_high) + -(-passes // 2)
+    batches = pair_batches(class_ids, 2 * length, (key,))
+    for one_pass in (batches[:length], batches[length:]):
+        assert sorted(i for batch in one_pass for i in batch) == list(range(num_low + num_high))
+        mixed = [batch for batch in one_pass if len({class_ids[i] for i in batch}) == 2]
+        assert all(len(batch) == 2 for batch in mixed) and len(mixed) == min(num_low, num_high)
+        assert sum(len(batch) == 1 for batch in one_pass) == passes % 2
+    assert batches == pair_batches(class_ids, 2 * length, (key,))
+
+
+def test_pairs_are_drawn_anew_in_every_pass():
+    batches = [tuple(sorted(batch)) for batch in pair_batches([0] * 20 + [3] * 20, 40, (1,))]
+    assert len(batches) == 40 and set(batches[:20]) != set(batches[20:])
+
+
+def test_a_mixed_list_becomes_padded_preps_with_their_class_ids(tmp_path):
+    pool = ArchitecturePool((1, 8, 8), 10, (8, 3688))
+    entries, rows = [], []
+    for class_id in (3, 0, 2):
+        nets = pool[class_id]
+        state = nets.start([class_id])
+        path = tmp_path / f"{class_id}.safetensors"
+        save_instance(path, {name: value[0] for name, value in state.items()}, {})
+        entries.append(entry_of(path, nets.architecture.name))
+        rows.append(nets.fuse(state)[0])
+    nets = load_mixed_nets(entries, pool, "photos", CPU)
+    assert nets.preps.shape == (3, 1, 8, 3688) and nets.class_ids == (3, 0, 2) and nets.of_class_id(2) == [2]
+    for prep, row in zip(nets.preps.flatten(1), rows):
+        assert torch.equal(prep[: len(row)], row) and (prep[len(row) :] == 0).all()
+    for entry, match in (
+        (entry_of(tmp_path / "0.safetensors", "resnet56"), "train.txt, line 1: resnet56 on photos"),
+        (entry_of(tmp_path / "0.safetensors", "lenetlike", "cifar10"), "train.txt, line 1: lenetlike on cifar10"),
+        (entry_of(tmp_path / "0.safetensors", "vanilla_cnn"), "0.safetensors is no vanilla_cnn"),
+    ):
+        with pytest.raises(InputError, match=match):
+            load_mixed_nets([entries[0], entry], pool, "photos", CPU)

@@ -7,6 +7,7 @@ from models.decoder import Decoder
 from models.encoder import Encoder
 from models.errors import InputError
 from models.netspace import NetSpace, Sizes
+from training.checkpoints import net_space_state, restore_net_space
 
 PAPER_PREPS = {"cifar10 single, SDF": (8, 10_000), "tiny-imagenet-200 single": (16, 10_000), "multi": (88, 10_000)}
 PHOTOS = dict(emb_size=1024, prep_shape=(8, 640), grid=32, row_length=128, row_channels=64)
@@ -125,3 +126,21 @@ def test_sizes_that_cannot_work_are_refused_when_the_model_is_built(change, numb
         NetSpace(Sizes(**{**PHOTOS, **change}))
     assert all(number in str(refusal.value) for number in numbers), refusal.value
     assert "\n" not in str(refusal.value)
+
+
+def test_a_checkpoint_holds_the_classifier_among_the_decoders_entries(tmp_path):
+    """As the original's do; the single-architecture setting ignores it, the other one needs it, of its own size."""
+    sizes = Sizes((8, 648))  # the checkpoint says no sizes, as the original's do not
+    net_space, path, cpu = NetSpace(sizes, 4), tmp_path / "best.pt", torch.device("cpu")
+    state = net_space_state(net_space)
+    assert set(state) == {"0", "1"} and {"arch_conv.0.weight", "arch_classifier.bias"} <= set(state["1"])
+    torch.save(state, path)
+    restored = restore_net_space(path, "", cpu, num_class_ids=4)
+    for name, value in net_space.state_dict().items():
+        assert torch.equal(restored.state_dict()[name], value), name
+    assert restore_net_space(path, "", cpu).classifier is None
+    with pytest.raises(InputError, match="arch_classifier.bias"):
+        restore_net_space(path, "", cpu, num_class_ids=5)
+    torch.save(net_space_state(NetSpace(sizes)), path)
+    with pytest.raises(InputError, match="arch_.* is nothing"):
+        restore_net_space(path, "", cpu, num_class_ids=4)

@@ -4,7 +4,11 @@ from dataclasses import replace
 
 import torch
 
+import create_nets_dataset_multi
 import create_nets_dataset_single
+import train_latspace_multi
+import train_latspace_single
+import train_multi_arch
 import train_single_arch
 from models.netspace import NetSpace, Sizes
 from tests.miniature import folders
@@ -28,6 +32,21 @@ def test_presets_hold_the_papers_numbers():
         assert config.sizes == Sizes(prep_shape, 4096, 64, 2048, 128)
         assert (config.temperature, config.meta_batch, config.image_batch, config.num_epochs) == (4.0, 8, 128, 1000)
         assert (config.learning_rate, config.schedule, config.affine_start) == (1e-4, "constant", "paper")
+
+
+def test_presets_of_several_architectures_hold_the_papers_numbers():
+    for name in ("cifar10", "tiny-imagenet-200"):
+        made, config = create_nets_dataset_multi.PRESETS[name], train_multi_arch.PRESETS[name]
+        assert (made.num_train, made.num_train_missing) == ((60, 50, 60, 100), (40, 80))
+        assert (made.num_val, made.num_test) == (16, 16)
+        assert (made.num_epochs, made.lr_drops, made.learning_rate) == (300, (150, 180, 210), 0.05)
+        assert (made.momentum, made.weight_decay, made.look_from, made.look_every) == (0.9, 5e-4, 200, 10)
+        assert made.teacher == "resnet56"
+        assert config.sizes == Sizes((88, 10_000), 4096, 64, 2048, 128)
+        assert (config.alpha, config.temperature, config.meta_batch, config.num_epochs) == (0.9, 4.0, 2, 1000)
+        assert (config.learning_rate, config.schedule, config.affine_start) == (1e-4, "constant", "paper")
+        assert train_latspace_single.PRESETS[name].learning_rate == 0.01
+        assert train_latspace_multi.PRESETS[name].learning_rate == 1e-4
 
 
 def test_the_scripts_run_at_the_papers_sizes(tmp_path):

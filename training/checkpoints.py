@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from data.files import written_whole
 from models.errors import InputError
@@ -38,19 +39,23 @@ def refuse_other_constants(path: Path, saved: dict[str, Any], now: dict[str, Any
 
 
 def net_space_state(net_space: NetSpace) -> dict[str, Any]:
-    """Under the original release's keys: "0" is the encoder, "1" the decoder."""
-    return {"0": net_space.encoder.state_dict(), "1": net_space.decoder.state_dict()}
+    """Under the original release's keys: "0" is the encoder, "1" the decoder and, where there is one, the classifier."""
+    return {"0": net_space.encoder.state_dict(), "1": decoder_state(net_space)}
+
+
+def decoder_state(net_space: NetSpace) -> dict[str, Tensor]:
+    classifier = {} if net_space.classifier is None else net_space.classifier.state_dict()
+    return {**net_space.decoder.state_dict(), **classifier}
 
 
 def load_net_space(net_space: NetSpace, state: dict[str, Any], path: Path) -> None:
     """Ours or the original release's. Raises InputError, naming the first difference, if the sizes are not those of `net_space`."""
-    for key, module in (("0", net_space.encoder), ("1", net_space.decoder)):
+    for key, own in (("0", net_space.encoder.state_dict()), ("1", decoder_state(net_space))):
         if not isinstance(state.get(key), dict):
             raise InputError(
                 f"checkpoint {path} has no entry '{key}'; it is no NetSpace checkpoint, delete it or name another run folder"
             )
-        # The original's decoder also holds the ClassId classifier, which the single-architecture setting does not use.
-        own = module.state_dict()
+        # The original's decoder always holds a ClassId classifier, which the single-architecture setting does not use.
         given = {name: value for name, value in state[key].items() if name in own or not name.startswith("arch_")}
         for name in sorted(set(own) | set(given)):
             have, want = (tuple(each[name].shape) if name in each else "nothing" for each in (given, own))
@@ -58,11 +63,16 @@ def load_net_space(net_space: NetSpace, state: dict[str, Any], path: Path) -> No
                 raise InputError(
                     f"checkpoint {path} is of another NetSpace: {name} is {have}, these constants give {want}; change them or delete {path.parent}"
                 )
-        module.load_state_dict(given)
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(given[name])  # a state dict's tensors are the module's own
 
 
-def restore_net_space(path: Path, made_by: str, device: torch.device) -> NetSpace:
-    """The NetSpace of a checkpoint, of the sizes it was saved with (the paper's, for one of the original release)."""
+def restore_net_space(path: Path, made_by: str, device: torch.device, num_class_ids: int | None = None) -> NetSpace:
+    """The NetSpace of a checkpoint, of the sizes it was saved with (the paper's, for one of the original release).
+
+    With `num_class_ids`, its ClassId classifier too, which must tell so many apart.
+    """
     saved = load_checkpoint(path, made_by)
     try:
         shapes = {
@@ -71,6 +81,6 @@ def restore_net_space(path: Path, made_by: str, device: torch.device) -> NetSpac
         }
     except (KeyError, TypeError):
         raise InputError(f"{path} is no NetSpace checkpoint; delete it and run: {made_by}") from None
-    net_space = NetSpace(Sizes(**saved.get("sizes", shapes)))
+    net_space = NetSpace(Sizes(**saved.get("sizes", shapes)), num_class_ids)
     load_net_space(net_space, saved, path)
     return net_space.to(device).eval()

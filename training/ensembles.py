@@ -53,6 +53,10 @@ class Ensemble:
                 value += 1
         return losses.detach()
 
+    def set_learning_rate(self, learning_rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
     def keep(self, chosen: Tensor) -> None:
         """Goes on with the chosen instances (a mask or indices), as if the others had never been there."""
         saved = self.optimizer.state_dict()
@@ -74,3 +78,26 @@ class Ensemble:
         self.statistics = {name: value.to(self.rows.device) for name, value in saved["statistics"].items()}
         self.optimizer = self.make_optimizer([self.rows])
         self.optimizer.load_state_dict(saved["optimizer"])
+
+
+class BestStates:
+    """For each of M instances in training, its state when it did best."""
+
+    def __init__(self, state: dict[str, Tensor]):
+        m = len(next(iter(state.values())))
+        self.state = {name: value.clone() for name, value in state.items()}
+        self.accuracy = torch.full((m,), float("-inf"))
+
+    def look(self, state: dict[str, Tensor], accuracy: Tensor) -> None:
+        """Takes over from `state`, entries (M, *shape), the instances whose accuracy (M,) is their highest so far."""
+        better = accuracy > self.accuracy
+        self.accuracy = torch.where(better, accuracy, self.accuracy)
+        for name, value in state.items():
+            self.state[name][better] = value[better]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": self.state, "accuracy": self.accuracy}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.state = {name: value.to(self.state[name].device) for name, value in saved["state"].items()}
+        self.accuracy = saved["accuracy"]

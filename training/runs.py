@@ -17,10 +17,17 @@ from training.checkpoints import (
 from training.logs import ScalarLog
 
 
+def constants_of_run(config: Any) -> dict[str, Any]:
+    """What must agree for a run to be resumed; at a constant rate it may also go on for longer."""
+    free = {"folders", "validate_every"} | ({"num_epochs"} if config.schedule == "constant" else set())
+    return {name: value for name, value in asdict(config).items() if name not in free}
+
+
 class Run:
     """NetSpace in training. Makes the last checkpoint in `folder`, if there is one, the state of its modules.
 
-    `folder` gets `last.pt` to resume from, `best.pt` (the lowest score) to use, `scalars.jsonl` and `tensorboard/`.
+    `folder` gets `last.pt` to resume from, `best.pt` (the lowest score, or the highest) to use, `scalars.jsonl` and
+    `tensorboard/`.
     Raises InputError if the checkpoint was made with other constants.
     """
 
@@ -31,10 +38,12 @@ class Run:
         net_space: NetSpace,
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
+        highest_is_best: bool = False,
     ):
         self.folder, self.constants = folder, constants
         self.net_space, self.optimizer, self.scheduler = net_space, optimizer, scheduler
-        self.epoch, self.step, self.best_score = 0, 0, float("inf")
+        self.highest_is_best = highest_is_best
+        self.epoch, self.step, self.best_score = 0, 0, float("-inf" if highest_is_best else "inf")
         self.scalars: ScalarLog | None = None
         last = folder / "last.pt"
         if last.is_file():
@@ -52,9 +61,9 @@ class Run:
         self.scalars.write(self.step, scalars)
 
     def save(self, score: float) -> None:
-        """Writes the checkpoint, and the best one too if this score is the lowest so far."""
-        best = score < self.best_score
-        self.best_score = min(score, self.best_score)
+        """Writes the checkpoint, and the best one too if no score so far was as good."""
+        best = score > self.best_score if self.highest_is_best else score < self.best_score
+        self.best_score = score if best else self.best_score
         state = {
             "constants": self.constants,
             "sizes": asdict(self.net_space.sizes),

@@ -1,0 +1,181 @@
+"""Train instances of several architectures to their best, and a teacher (paper Sec. IV "Multi-Architecture", supplement Sec. IV).
+
+    python create_nets_dataset_multi.py                           # photos: small relatives of the four architectures
+    python create_nets_dataset_multi.py cifar10                   # the paper's protocol
+    python create_nets_dataset_multi.py cifar10 --dataset FOLDER  # your images, FOLDER/{train,test}/CLASS/IMAGE
+
+Writes runs/<dataset>/nets/<architecture>-sgd/*.safetensors and nets/teacher/, and the lists that name them:
+models/input_lists/<dataset>/multi/{train,val,test,teacher}.txt, and missing/{train,val,test}.txt, in which only the lowest
+and the highest ClassId are, taken from the same instances. Kept is what does best on validation images.
+Run again to resume: an instance on disk is not trained again."""
+
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from data.folders import Folders
+from data.images import Epoch, ImageSet
+from data.load import load_images
+from data.nets import Entry, write_lists
+from data.plans import Plan, deal_alike, plan_instances
+from evaluation.accuracy import accuracy
+from models.errors import InputError
+from models.instances import ArchitectureOnImages
+from models.registry import ARCHITECTURES, Architecture, architectures_by_class_id, get_architecture
+from training.checkpoints import save_checkpoint
+from training.command_line import run_script
+from training.ensembles import BestStates, Ensemble
+from training.runtime import pick_device
+from training.stacks import constants_of_stack, fresh_state, save_instances, train_missing
+
+
+@dataclass(frozen=True)
+class Config:
+    dataset: str  # the preset's, or a folder with train/CLASS/IMAGE and test/CLASS/IMAGE
+    teacher: str = "resnet56"  # architecture
+    num_train: tuple[int, ...] = (60, 50, 60, 100)  # instances of ClassId 0, 1, 2, 3 in multi/train.txt
+    num_train_missing: tuple[int, int] = (40, 80)  # of the lowest and of the highest ClassId in missing/train.txt
+    num_val: int = 16  # of each ClassId
+    num_test: int = 16
+    num_epochs: int = 300
+    learning_rate: float = 0.05  # SGD's at the start
+    lr_drops: tuple[int, ...] = (150, 180, 210)  # epochs after which it is multiplied by 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    image_batch: int = 128  # B, images that an instance sees a step
+    look_from: int = 200  # first epoch after which validation accuracy is looked at
+    look_every: int = 10  # epochs; the last one is looked at as well
+    side_by_side: int = 16  # instances of one architecture trained at once; fewer need less memory
+    checkpoint_seconds: float = 60.0
+    seed: int = 0
+    folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
+
+
+PRESETS = {
+    "photos": Config(
+        "photos",
+        num_train=(16, 16, 16, 16),
+        num_train_missing=(16, 16),
+        num_val=8,
+        num_test=8,
+        num_epochs=30,
+        lr_drops=(15, 20, 25),
+        look_from=20,
+        look_every=2,
+        side_by_side=32,
+    ),
+    "cifar10": Config("cifar10"),
+    "tiny-imagenet-200": Config("tiny-imagenet-200"),
+}
+
+
+def main(config: Config) -> None:
+    device = pick_device()
+    images = load_images(config.dataset, config.folders.data_dir, device)
+    pool, teacher = architectures_by_class_id(), get_architecture(config.teacher)
+    check_counts(config, pool)
+    plans, entries = {}, {"multi": {}, "missing": {}}
+    for architecture, num_train in zip(pool, config.num_train):
+        folder = config.folders.nets(config.dataset, f"{architecture.name}-sgd")
+        total = num_train + config.num_val + config.num_test
+        plans[architecture] = plan_all(config, images, architecture, folder, total)
+        splits = deal_alike(plans[architecture], train=num_train, val=config.num_val, test=config.num_test)
+        unseen = architecture not in (pool[0], pool[-1])
+        missing_train = 0 if unseen else config.num_train_missing[architecture == pool[-1]]
+        for split, chosen in splits.items():
+            lines = [Entry(architecture, images.name, each.path) for each in chosen]
+            entries["multi"][split] = [*entries["multi"].get(split, []), *lines]
+            seen = lines[:missing_train] if split == "train" else [] if unseen else lines
+            entries["missing"][split] = [*entries["missing"].get(split, []), *seen]
+    teacher_plans = plan_all(config, images, teacher, config.folders.nets(config.dataset, "teacher"), 1)
+    entries["multi"]["teacher"] = [Entry(teacher, images.name, teacher_plans[0].path)]
+    # Refuses now, not after hours of training.
+    writes = [write_lists(config.folders, config.dataset, setting, lists) for setting, lists in entries.items()]
+
+    for architecture, planned in [(teacher, teacher_plans), *plans.items()]:
+        nets = ArchitectureOnImages(architecture, images.image_shape, images.num_classes)
+        folder = planned[0].path.parent
+        checkpoint = folder / f"seed{config.seed}-in-training.pt"
+
+        def train(stack: list[Plan], saved: dict[str, Any] | None, nets=nets, checkpoint=checkpoint) -> None:
+            train_side_by_side(config, images, nets, stack, checkpoint, saved)
+
+        trained = train_missing(planned, checkpoint, constants_of_stack(config), config.side_by_side, train)
+        print(f"{len(planned)} instances of {architecture.name} in {folder}, {trained} of them trained now")
+    for write in writes:
+        write()
+
+
+def check_counts(config: Config, pool: list[Architecture]) -> None:
+    if len(config.num_train) != len(pool):
+        names = ", ".join(architecture.name for architecture in pool)
+        raise InputError(f"--num-train {len(config.num_train)} numbers: give {len(pool)}, one for each of {names}")
+    for few, all_of_them in zip(config.num_train_missing, (config.num_train[0], config.num_train[-1])):
+        if few > all_of_them:
+            raise InputError(f"--num-train-missing {few}: it takes from the {all_of_them} of --num-train, give fewer")
+
+
+def plan_all(config: Config, images: ImageSet, architecture: Architecture, folder: Path, total: int) -> list[Plan]:
+    sgd = ("learning_rate", "lr_drops", "momentum", "weight_decay")
+    facts = {name: getattr(config, name) for name in (*sgd, "num_epochs", "image_batch", "look_from", "look_every")}
+    facts = {**facts, "lr_drops": list(config.lr_drops), "dataset": images.name, "architecture": architecture.name}
+    steps = config.num_epochs * (len(images.train) // config.image_batch)
+    return plan_instances(total, [steps], folder, facts, config.seed)
+
+
+def train_side_by_side(
+    config: Config,
+    images: ImageSet,
+    nets: ArchitectureOnImages,
+    plans: list[Plan],
+    checkpoint: Path,
+    saved: dict[str, Any] | None,
+) -> None:
+    """Trains the planned instances at once, and saves each as it was when it did best. `saved` resumes."""
+    device = images.train.pixels.device
+    keys = [(config.seed, list(ARCHITECTURES).index(nets.architecture.name), plan.index) for plan in plans]
+    sgd = partial(torch.optim.SGD, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+    ensemble = Ensemble(nets, fresh_state(nets, [(*key, 2) for key in keys], device), sgd)
+    epoch, best = 0, BestStates(ensemble.state())
+    if saved:
+        ensemble.load_state_dict(saved["ensemble"])
+        best.load_state_dict(saved["best"])
+        epoch = saved["epoch"]
+    last_saved = time.monotonic()
+    what = f"{len(plans)} {nets.architecture.name}"
+    bar = tqdm(total=config.num_epochs, initial=epoch, desc=what, unit=" epochs", disable=None)
+    while epoch < config.num_epochs:
+        if time.monotonic() - last_saved > config.checkpoint_seconds:
+            state = {
+                "constants": constants_of_stack(config),
+                "indices": [plan.index for plan in plans],
+                "epoch": epoch,
+                "best": best.state_dict(),
+                "ensemble": ensemble.state_dict(),
+            }
+            save_checkpoint(checkpoint, state)
+            last_saved = time.monotonic()
+        drops = sum(epoch >= drop for drop in config.lr_drops)
+        ensemble.set_learning_rate(config.learning_rate * 0.1**drops)
+        draws = Epoch(images.train, [(*key, 3, epoch) for key in keys], config.image_batch)
+        for i in range(len(draws)):
+            ensemble.step(*draws.batch(i))
+        epoch += 1
+        looked = epoch >= config.look_from and (epoch - config.look_from) % config.look_every == 0
+        if looked or epoch == config.num_epochs:
+            state = ensemble.state()
+            best.look(state, accuracy(nets, nets.fuse(state), images.val))
+        bar.update()
+    bar.close()
+    save_instances(plans, best.state, best.accuracy)
+    checkpoint.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    run_script(main, PRESETS, __doc__)

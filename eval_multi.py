@@ -1,0 +1,50 @@
+"""Fig. 5 left: accuracy of target and predicted instances of several architectures, for test instances never seen.
+
+    python eval_multi.py                           # photos
+    python eval_multi.py photos --setting missing  # NetSpace trained on the lowest and highest ClassId alone
+    python eval_multi.py cifar10
+
+Needs train_multi_arch.py with the same setting. Writes runs/<dataset>/<setting>/eval_multi.{json,pdf,png}."""
+
+from typing import Any
+
+import numpy as np
+
+from data.files import write_json
+from evaluation.multi import MultiConfig, load_multi_experiment
+from evaluation.plots import plot_several_architectures, save_figure
+from training.command_line import run_script
+
+PRESETS = {name: MultiConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
+
+
+def main(config: MultiConfig) -> dict[str, list[Any]]:
+    experiment = load_multi_experiment(config)
+    test, names = experiment.test, experiment.pool.names
+    predicted_ids, predicted = experiment.predict(experiment.net_space.encode(test.preps))
+    results = {
+        "target_class_id": list(test.class_ids),
+        "predicted_class_id": predicted_ids,
+        "target_accuracy": experiment.target_accuracy(test).tolist(),
+        "predicted_accuracy": predicted.tolist(),
+    }
+    write_json(
+        config.run_dir / "eval_multi.json",
+        {**results, "architectures": names, "instances": [path.as_posix() for path in test.paths]},
+    )
+
+    arrays = [np.array(values) for values in results.values()]
+    title = f"{experiment.images.name}, {config.setting}"
+    figure = plot_several_architectures(*arrays, names, 100 / experiment.images.num_classes, title)
+    pdf, png = save_figure(figure, config.run_dir / "eval_multi")
+    class_ids, _, targets, predictions = arrays
+    for class_id in sorted(set(class_ids.tolist())):
+        mine = class_ids == class_id
+        print(f"{names[class_id]}: target {targets[mine].mean():.1f} %, predicted {predictions[mine].mean():.1f} %")
+    right = sum(mine == theirs for mine, theirs in zip(predicted_ids, test.class_ids))
+    print(f"ClassId right for {right} of {len(test)} test instances; {png}, {pdf}")
+    return results
+
+
+if __name__ == "__main__":
+    run_script(main, PRESETS, __doc__)

@@ -1,0 +1,86 @@
+"""Latent space optimization of one ResNet8 (paper Sec. IV "Latent Space Optimization", Table I, "Single-Architecture").
+
+    python train_latspace_single.py                       # photos, from the weakest test instance
+    python train_latspace_single.py cifar10 --instance 3  # from line 4 of test.txt
+
+Starts at the embedding of a test instance and lets Adam move it, decoder frozen, to make what is decoded behave like the
+teacher on training images. Keeps the embedding of highest validation accuracy and stops when that no longer rises.
+Needs train_single_arch.py and the teacher of create_nets_dataset_multi.py. Writes runs/<dataset>/single/latspace/.
+Run again to resume."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data.images import endless_batches
+from data.nets import load_teacher
+from evaluation.accuracy import accuracy
+from evaluation.single import EvaluationConfig, load_experiment
+from models.errors import InputError
+from models.prep import unpack
+from training.command_line import run_script
+from training.latent_search import LatentSearch
+from training.losses import distillation_loss
+
+
+@dataclass(frozen=True)
+class Config(EvaluationConfig):
+    instance: int | None = None  # position in test.txt, from 0; the least accurate on validation images unless given
+    temperature: float = 4.0  # T of eq. 3
+    image_batch: int = 128  # B
+    learning_rate: float = 0.01  # Adam's, the original release's; the supplement says 1e-4
+    validate_every: int = 100  # steps; a checkpoint is written as often
+    patience: int = 10  # validations without a gain, after which the search stops
+    seed: int = 0
+
+
+PRESETS = {
+    "photos": Config("photos", validate_every=20),
+    "cifar10": Config("cifar10"),
+    "tiny-imagenet-200": Config("tiny-imagenet-200"),
+}
+
+
+def main(config: Config) -> None:
+    experiment = load_experiment(config)
+    images, nets, test = experiment.images, experiment.test.nets, experiment.test
+    teacher, teacher_row = load_teacher(config.folders, images)
+    index = accuracy(nets, test.rows, images.val).argmin().item() if config.instance is None else config.instance
+    if index >= len(test):
+        raise InputError(f"--instance {index}: test.txt holds {len(test)} instances, give 0 to {len(test) - 1}")
+    decoder = experiment.net_space.requires_grad_(False).decoder
+    names = ("architecture", "temperature", "image_batch", "learning_rate", "validate_every", "patience", "seed")
+    constants = {**{name: getattr(config, name) for name in names}, "instances": [test.paths[index].as_posix()]}
+    initial = experiment.encode(test.rows[[index]])  # (1, E)
+    search = LatentSearch(config.run_dir / "latspace", constants, initial, config.learning_rate, config.patience)
+
+    def val_accuracy() -> Tensor:
+        return accuracy(nets, experiment.decode(search.embeddings.detach()), images.val)
+
+    if not search.step:
+        search.validate(val_accuracy(), {})
+    total_loss = torch.zeros((), device=initial.device)
+    bar = tqdm(initial=search.step, desc="embedding", unit=" steps", disable=None)
+    for x, _ in endless_batches(images.train, (config.seed, 4), config.image_batch, search.step):
+        if search.stopped:
+            break
+        with torch.no_grad():
+            target = teacher.run(teacher_row, x)  # (1, B, classes)
+        predicted = nets.run(unpack(decoder(search.embeddings), nets.num_parameters), x)
+        # The paper names L_kd; the original release takes its KL term alone, as here.
+        loss = distillation_loss(predicted, target, config.temperature)
+        search.update(loss)
+        total_loss += loss.detach()
+        bar.update()
+        if search.step % config.validate_every == 0:
+            search.validate(val_accuracy(), {"loss": total_loss.item() / config.validate_every})
+            total_loss.zero_()
+            bar.set_postfix(best=f"{search.best_accuracy.item():.1f} %")
+    bar.close()
+    print(f"{search.step} steps from {test.paths[index]}: {search.best_accuracy.item():.2f} % on validation images")
+
+
+if __name__ == "__main__":
+    run_script(main, PRESETS, __doc__)
