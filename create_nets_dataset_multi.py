@@ -43,13 +43,14 @@ class Config:
     num_train_missing: tuple[int, int] = (40, 80)  # of the lowest and of the highest ClassId in missing/train.txt
     num_val: int = 16  # of each ClassId
     num_test: int = 16
-    num_epochs: int = 300
+    num_epochs: tuple[int, ...] = (300, 300, 300, 300)  # of instances of ClassId 0, 1, 2, 3
+    teacher_epochs: int = 300
     learning_rate: float = 0.05  # SGD's at the start
-    lr_drops: tuple[int, ...] = (150, 180, 210)  # epochs after which it is multiplied by 0.1
+    lr_drops: tuple[float, ...] = (1 / 2, 3 / 5, 7 / 10)  # share of the epochs after which it is multiplied by 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
     image_batch: int = 128  # B, images that an instance sees a step
-    look_from: int = 200  # first epoch after which validation accuracy is looked at
+    look_from: float = 2 / 3  # share of the epochs after which validation accuracy is looked at first
     look_every: int = 10  # epochs; the last one is looked at as well
     side_by_side: int = 16  # instances of one architecture trained at once; fewer need less memory
     checkpoint_seconds: float = 60.0
@@ -64,10 +65,11 @@ PRESETS = {
         num_train_missing=(16, 16),
         num_val=8,
         num_test=8,
-        num_epochs=30,
-        lr_drops=(15, 20, 25),
-        look_from=20,
-        look_every=2,
+        num_epochs=(20, 20, 10, 20),
+        teacher_epochs=20,
+        lr_drops=(0.6, 0.8, 0.95),
+        image_batch=64,
+        look_every=1,
         side_by_side=32,
     ),
     "cifar10": Config("cifar10"),
@@ -81,10 +83,10 @@ def main(config: Config) -> None:
     pool, teacher = architectures_by_class_id(), get_architecture(config.teacher)
     check_counts(config, pool)
     plans, entries = {}, {"multi": {}, "missing": {}}
-    for architecture, num_train in zip(pool, config.num_train):
+    for architecture, num_train, num_epochs in zip(pool, config.num_train, config.num_epochs):
         folder = config.folders.nets(config.dataset, f"{architecture.name}-sgd")
         total = num_train + config.num_val + config.num_test
-        plans[architecture] = plan_all(config, images, architecture, folder, total)
+        plans[architecture] = plan_all(config, images, architecture, folder, total, num_epochs)
         splits = deal_alike(plans[architecture], train=num_train, val=config.num_val, test=config.num_test)
         unseen = architecture not in (pool[0], pool[-1])
         missing_train = 0 if unseen else config.num_train_missing[architecture == pool[-1]]
@@ -93,7 +95,8 @@ def main(config: Config) -> None:
             entries["multi"][split] = [*entries["multi"].get(split, []), *lines]
             seen = lines[:missing_train] if split == "train" else [] if unseen else lines
             entries["missing"][split] = [*entries["missing"].get(split, []), *seen]
-    teacher_plans = plan_all(config, images, teacher, config.folders.nets(config.dataset, "teacher"), 1)
+    folder = config.folders.nets(config.dataset, "teacher")
+    teacher_plans = plan_all(config, images, teacher, folder, 1, config.teacher_epochs)
     entries["multi"]["teacher"] = [Entry(teacher, images.name, teacher_plans[0].path)]
     # Refuses now, not after hours of training.
     writes = [write_lists(config.folders, config.dataset, setting, lists) for setting, lists in entries.items()]
@@ -113,19 +116,23 @@ def main(config: Config) -> None:
 
 
 def check_counts(config: Config, pool: list[Architecture]) -> None:
-    if len(config.num_train) != len(pool):
-        names = ", ".join(architecture.name for architecture in pool)
-        raise InputError(f"--num-train {len(config.num_train)} numbers: give {len(pool)}, one for each of {names}")
+    for flag, numbers in (("--num-train", config.num_train), ("--num-epochs", config.num_epochs)):
+        if len(numbers) != len(pool):
+            names = ", ".join(architecture.name for architecture in pool)
+            raise InputError(f"{flag} {len(numbers)} numbers: give {len(pool)}, one for each of {names}")
     for few, all_of_them in zip(config.num_train_missing, (config.num_train[0], config.num_train[-1])):
         if few > all_of_them:
             raise InputError(f"--num-train-missing {few}: it takes from the {all_of_them} of --num-train, give fewer")
 
 
-def plan_all(config: Config, images: ImageSet, architecture: Architecture, folder: Path, total: int) -> list[Plan]:
+def plan_all(
+    config: Config, images: ImageSet, architecture: Architecture, folder: Path, total: int, num_epochs: int
+) -> list[Plan]:
     sgd = ("learning_rate", "lr_drops", "momentum", "weight_decay")
-    facts = {name: getattr(config, name) for name in (*sgd, "num_epochs", "image_batch", "look_from", "look_every")}
+    facts = {name: getattr(config, name) for name in (*sgd, "image_batch", "look_from", "look_every")}
     facts = {**facts, "lr_drops": list(config.lr_drops), "dataset": images.name, "architecture": architecture.name}
-    steps = config.num_epochs * (len(images.train) // config.image_batch)
+    facts["num_epochs"] = num_epochs
+    steps = num_epochs * (len(images.train) // config.image_batch)
     return plan_instances(total, [steps], folder, facts, config.seed)
 
 
@@ -148,9 +155,11 @@ def train_side_by_side(
         best.load_state_dict(saved["best"])
         epoch = saved["epoch"]
     last_saved = time.monotonic()
+    num_epochs = plans[0].facts["num_epochs"]
+    drops, look_from = [round(share * num_epochs) for share in config.lr_drops], round(config.look_from * num_epochs)
     what = f"{len(plans)} {nets.architecture.name}"
-    bar = tqdm(total=config.num_epochs, initial=epoch, desc=what, unit=" epochs", disable=None)
-    while epoch < config.num_epochs:
+    bar = tqdm(total=num_epochs, initial=epoch, desc=what, unit=" epochs", disable=None)
+    while epoch < num_epochs:
         if time.monotonic() - last_saved > config.checkpoint_seconds:
             state = {
                 "constants": constants_of_stack(config),
@@ -161,14 +170,13 @@ def train_side_by_side(
             }
             save_checkpoint(checkpoint, state)
             last_saved = time.monotonic()
-        drops = sum(epoch >= drop for drop in config.lr_drops)
-        ensemble.set_learning_rate(config.learning_rate * 0.1**drops)
+        ensemble.set_learning_rate(config.learning_rate * 0.1 ** sum(epoch >= drop for drop in drops))
         draws = Epoch(images.train, [(*key, 3, epoch) for key in keys], config.image_batch)
         for i in range(len(draws)):
             ensemble.step(*draws.batch(i))
         epoch += 1
-        looked = epoch >= config.look_from and (epoch - config.look_from) % config.look_every == 0
-        if looked or epoch == config.num_epochs:
+        looked = epoch >= look_from and (epoch - look_from) % config.look_every == 0
+        if looked or epoch == num_epochs:
             state = ensemble.state()
             best.look(state, accuracy(nets, nets.fuse(state), images.val))
         bar.update()

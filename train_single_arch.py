@@ -25,6 +25,7 @@ from models.instances import ArchitectureOnImages
 from models.netspace import NetSpace, Sizes
 from models.prep import check_prep_shape, pack, unpack
 from models.registry import get_architecture
+from models.symmetries import reordering
 from training.command_line import run_script
 from training.losses import distillation_loss
 from training.noise import add_noise
@@ -42,6 +43,7 @@ class Config:
     affine_quantile: float = 0.8  # which one: its rank in validation accuracy, 1 is the strongest
     affine_scale: float = 0.1  # std of its scale, where it starts at an instance
     prep_noise: float = 0.0  # std of noise on the encoder's input, in units of each PRep's mean absolute value
+    reorder_channels: bool = False  # shows targets with hidden channels in random order: the same function
     temperature: float = 4.0  # T of eq. 1
     meta_batch: int = 8  # M, target instances per step
     image_batch: int = 128  # B, images shown to each of them
@@ -57,11 +59,13 @@ class Config:
 PRESETS = {
     "photos": Config(
         "photos",
-        Sizes((8, 640), emb_size=1024, grid=32, row_length=128, row_channels=64),
+        Sizes((32, 160), emb_size=1024, grid=32, row_length=128, row_channels=64),
         affine_start="instance",
-        prep_noise=0.5,
-        num_epochs=30,
-        learning_rate=2e-3,
+        prep_noise=0.3,
+        reorder_channels=True,
+        image_batch=64,
+        num_epochs=24,
+        learning_rate=3e-3,
         schedule="one-cycle",
         clip_norm=1.0,
         validate_every=1,
@@ -79,14 +83,14 @@ def main(config: Config) -> None:
     prep_shape = config.sizes.prep_shape
     check_prep_shape(prep_shape, nets.num_parameters, config.architecture)
     train, val = (load_split(config.folders, images, "single", split, nets) for split in ("train", "val"))
-    preps, val_preps = pack(train.rows, prep_shape), pack(val.rows, prep_shape)  # (N, 1, H, W)
     val_accuracy = accuracy(nets, val.rows, images.val)
+    hidden = nets.fused.hidden_channels() if config.reorder_channels else []
 
     net_space = NetSpace(config.sizes)
     if config.affine_start == "instance":
         ranked = accuracy(nets, train.rows, images.val).argsort()
         start = ranked[int(config.affine_quantile * (len(train) - 1))].item()
-        net_space.decoder.scalelayer.start_at(preps[start, 0].cpu(), config.affine_scale)
+        net_space.decoder.scalelayer.start_at(pack(train.rows[[start]], prep_shape)[0, 0].cpu(), config.affine_scale)
     net_space.to(device)
     optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate)
     num_steps = config.num_epochs * (len(images.train) // config.image_batch)
@@ -103,10 +107,13 @@ def main(config: Config) -> None:
         total_loss = torch.zeros((), device=device)
         for i in range(len(draws)):
             x = draws.batch(i)[0][0]  # (B, C, S, S), the same for all instances
+            rows = train.rows[chosen[i]]  # (M, P)
             with torch.no_grad():
-                target = nets.run(train.rows[chosen[i]], x)  # (M, B, classes)
-            shown = add_noise(preps[chosen[i]], config.prep_noise, (config.seed, 2, run.step + i))
-            predicted = nets.run(unpack(net_space(shown), nets.num_parameters), x)
+                target = nets.run(rows, x)  # (M, B, classes)
+            if hidden:
+                rows = rows[:, reordering(nets.layout, hidden, (config.seed, 3, run.step + i)).to(device)]
+            preps = add_noise(pack(rows, prep_shape), config.prep_noise, (config.seed, 2, run.step + i))  # (M, 1, H, W)
+            predicted = nets.run(unpack(net_space(preps), nets.num_parameters), x)
             loss = distillation_loss(predicted, target, config.temperature)
             optimizer.zero_grad()
             loss.backward()
@@ -122,7 +129,7 @@ def main(config: Config) -> None:
         scalars = {"loss": mean_loss, "learning_rate": scheduler.get_last_lr()[0]}
         if run.epoch % config.validate_every == 0 or run.epoch == config.num_epochs:
             with torch.no_grad():
-                predicted_rows = unpack(net_space(val_preps), nets.num_parameters)
+                predicted_rows = unpack(net_space(pack(val.rows, prep_shape)), nets.num_parameters)
             error = (accuracy(nets, predicted_rows, images.val) - val_accuracy).abs().mean().item()
             run.log({**scalars, "val_accuracy_error": error})  # points
             run.save(error)

@@ -7,6 +7,10 @@ from torch import Tensor, nn
 from models.errors import InputError
 
 
+# Rows at least this wide go through `row_features_by_windows` (benchmarks/speed.py).
+WINDOWS_FROM_WIDTH = 512
+
+
 class Encoder(nn.Module):
     """PReps (M, 1, H, W) to embeddings (M, E): two convs along the width, max over it, two along the height, max over it.
 
@@ -26,15 +30,16 @@ class Encoder(nn.Module):
         self.conv4 = nn.Sequential(nn.Conv2d(4 * h, 32 * h, (3, 1), padding=(1, 0)), nn.LeakyReLU())
 
     def forward(self, preps: Tensor) -> Tensor:
-        x = self.row_features(preps)  # (M, 2h, H, 1)
+        by_windows = preps.shape[3] >= WINDOWS_FROM_WIDTH
+        x = self.row_features_by_windows(preps) if by_windows else self.row_features_plainly(preps)  # (M, 2h, H, 1)
         x = self.conv4(self.conv3(x))  # (M, E, H, 1)
         return x.amax(dim=2).flatten(1)
 
     def row_features_plainly(self, preps: Tensor) -> Tensor:
-        """(M, 1, H, W) to (M, 2h, H, 1), as the paper draws it. `row_features` computes the same, faster."""
+        """(M, 1, H, W) to (M, 2h, H, 1), as the paper draws it."""
         return self.conv2(self.conv1(preps)).amax(dim=3, keepdim=True)
 
-    def row_features(self, preps: Tensor) -> Tensor:
+    def row_features_by_windows(self, preps: Tensor) -> Tensor:
         """(M, 1, H, W) to (M, 2h, H, 1).
 
         Only the position of the maximum sends a gradient back, and it depends on 7 numbers of the row. So the maxima

@@ -10,7 +10,7 @@ from models.symmetries import Channels, chain
 # side of the image: convs as (out channels, kernel, stride, padding), then the widths of the hidden FC layers.
 # 8 pixels is our small relative for `photos`, the others are the paper's.
 SIZES = {
-    8: ([(4, 3, 2, 1), (8, 3, 2, 1)], [24, 16]),
+    8: ([(2, 3, 2, 1), (4, 3, 2, 1)], [12, 10]),
     32: ([(6, 5, 2, 0), (16, 5, 2, 0)], [120, 84]),
     64: ([(4, 5, 2, 2), (8, 5, 2, 0), (16, 5, 2, 0)], [120, 84]),
 }

@@ -12,6 +12,8 @@ from models.symmetries import Channels
 
 # side of the image: (width of the three stages, kernel of the average pool). 8 pixels is our small relative for `photos`.
 SIZES = {8: ((4, 8, 16), 2), 32: ((16, 32, 64), 8), 64: ((16, 32, 64), 8)}
+# (side, depth) of the teacher for `photos`: there, depth alone does not make it better than ResNet32.
+WIDER = {(8, 56): (8, 16, 32)}
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int, fused: bool) -> Conv2d:
@@ -51,6 +53,7 @@ class ResNet(nn.Module):
         super().__init__()
         channels, side, _ = image_shape
         widths, self.pool = SIZES[side]
+        widths = WIDER.get((side, depth), widths)
         blocks = (depth - 2) // 6
         self.conv1, self.bn1 = conv(channels, widths[0], 3, 1, fused), norm(widths[0], fused)
         self.layer1 = self._stage(widths[0], widths[0], blocks, 1, fused)

@@ -35,7 +35,7 @@ def create_config(root: Path, **changes) -> create_nets_dataset_single.Config:
 
 def train_config(root: Path, **changes) -> train_single_arch.Config:
     sizes = Sizes((8, 640), emb_size=256, grid=16, row_length=64, row_channels=32)
-    small = dict(sizes=sizes, num_epochs=2, validate_every=1)
+    small = dict(sizes=sizes, image_batch=128, num_epochs=2, validate_every=1)
     return replace(train_single_arch.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
 
 
@@ -56,7 +56,7 @@ def few_photos() -> ImageSet:
 
 def create_multi_config(root: Path, **changes) -> create_nets_dataset_multi.Config:
     small = dict(num_train=(3, 2, 2, 3), num_train_missing=(2, 3), num_val=2, num_test=2, side_by_side=4, seed=5)
-    short = dict(num_epochs=4, lr_drops=(2, 3), look_from=2, look_every=1)
+    short = dict(num_epochs=(4, 4, 4, 4), teacher_epochs=4, lr_drops=(0.5, 0.75), look_from=0.5, look_every=1)
     preset = create_nets_dataset_multi.PRESETS["photos"]
     return replace(preset, **{**small, **short, "folders": folders(root), **changes})
 

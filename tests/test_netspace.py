@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.decoder import Decoder
-from models.encoder import Encoder
+from models.encoder import WINDOWS_FROM_WIDTH, Encoder
 from models.errors import InputError
 from models.netspace import NetSpace, Sizes
 from training.checkpoints import net_space_state, restore_net_space
@@ -64,7 +64,7 @@ def test_embedding_has_one_size_for_any_prep(prep_shape):
 def test_fast_encoder_is_the_plain_one(rows_of_zeros):
     """Outputs and all gradients, the input's included, in float64; also with the all-zero rows of a short instance."""
     encoder = Encoder(96).double()
-    preps = torch.randn(3, 1, 8, 64, dtype=torch.float64)
+    preps = torch.randn(3, 1, 8, WINDOWS_FROM_WIDTH, dtype=torch.float64)
     preps[:, :, 8 - rows_of_zeros :] = 0
     preps.requires_grad_()
 
@@ -87,7 +87,7 @@ def test_fast_encoder_where_the_maximum_is_at_the_left_edge():
     encoder = Encoder(32).double()
     preps = torch.zeros(1, 1, 4, 32, dtype=torch.float64)
     preps[..., :2] = 5
-    torch.testing.assert_close(encoder.row_features(preps), encoder.row_features_plainly(preps))
+    torch.testing.assert_close(encoder.row_features_by_windows(preps), encoder.row_features_plainly(preps))
 
 
 def test_decoder_reshapes_are_row_major_and_the_affine_map_is_per_element():

@@ -97,7 +97,7 @@ def few_photos(monkeypatch):
 def test_instances_of_several_architectures(tmp_path, monkeypatch, few_photos):
     """Stopped in the second stack of VanillaCNN, at its best so far and after the rate has fallen."""
     changes = dict(num_train=(1, 1, 1, 1), num_train_missing=(1, 1), num_val=1, num_test=1, side_by_side=2)
-    changes |= dict(teacher="lenetlike", num_epochs=3, lr_drops=(1, 2), look_from=1)
+    changes |= dict(teacher="lenetlike", num_epochs=(3, 3, 3, 3), teacher_epochs=3, lr_drops=(1 / 3, 2 / 3), look_from=1 / 3)
     create_nets_dataset_multi.main(miniature.create_multi_config(tmp_path / "unbroken", **changes))
     config = miniature.create_multi_config(tmp_path / "broken", checkpoint_seconds=0, **changes)
     with monkeypatch.context() as patch:
@@ -125,7 +125,7 @@ def zoo(tmp_path_factory):
     root = tmp_path_factory.mktemp("zoo")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
-        changes = dict(teacher="resnet8", num_epochs=1, look_from=1)
+        changes = dict(teacher="resnet8", num_epochs=(1, 1, 1, 1), teacher_epochs=1, look_from=1.0)
         create_nets_dataset_multi.main(miniature.create_multi_config(root, **changes))
         create_nets_dataset_single.main(miniature.create_config(root))
         train_multi_arch.main(miniature.train_multi_config(root))

@@ -247,7 +247,7 @@ def test_other_constants_do_not_mix_with_what_is_there(root):
     for changes, match in (
         (dict(num_val=3), "names other instances"),
         (dict(learning_rate=1.0), "learning_rate"),
-        (dict(lr_drops=(1, 2)), "lr_drops"),
+        (dict(lr_drops=(0.3, 0.4)), "lr_drops"),
     ):
         with pytest.raises(InputError, match=match):
             create_nets_dataset_multi.main(miniature.create_multi_config(root, **changes))

@@ -12,11 +12,11 @@ CIFAR10, TINY_IMAGENET, PHOTOS = ((3, 32, 32), 10), ((3, 64, 64), 200), ((1, 8, 
 
 # Supplement Tab. I (with batch norm), and the same nets fused.
 COUNTS = {
-    "lenetlike": {CIFAR10: (62_006, 62_006), TINY_IMAGENET: (79_612, 79_612)},
-    "vanilla_cnn": {CIFAR10: (68_818, 68_818), TINY_IMAGENET: (112_856, 112_856)},
+    "lenetlike": {CIFAR10: (62_006, 62_006), TINY_IMAGENET: (79_612, 79_612), PHOTOS: (540, 540)},
+    "vanilla_cnn": {CIFAR10: (68_818, 68_818), TINY_IMAGENET: (112_856, 112_856), PHOTOS: (3_142, 3_142)},
     "resnet8": {CIFAR10: (78_042, 77_706), TINY_IMAGENET: (128_792, 128_456), PHOTOS: (5_142, 5_058)},
     "resnet32": {CIFAR10: (466_906, 465_674), TINY_IMAGENET: (517_656, 516_424), PHOTOS: (29_782, 29_474)},
-    "resnet56": {CIFAR10: (855_770, 853_642), TINY_IMAGENET: (906_520, 904_392)},
+    "resnet56": {CIFAR10: (855_770, 853_642), TINY_IMAGENET: (906_520, 904_392), PHOTOS: (215_138, 214_074)},
 }
 
 
