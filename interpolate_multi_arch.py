@@ -70,7 +70,8 @@ def main(config: Config) -> dict[str, list[Any]]:
     pdf, png = save_figure(figure, config.run_dir / "interpolate_multi_arch")
     print(
         f"median pair: {100 * share_out_of_order(class_ids):.1f} % of {len(gamma)} points out of order; "
-        f"all {all_pairs['pairs']} pairs: {100 * all_pairs['out_of_order_mean']:.1f} %"
+        f"all {all_pairs['pairs']} pairs: {100 * all_pairs['out_of_order_mean']:.1f} %, "
+        f"and every architecture appears on {100 * all_pairs['all_appear']:.0f} % of the lines"
     )
     for class_id, at in all_pairs["at_gamma"].items():
         print(
@@ -86,12 +87,18 @@ def over_all_pairs(
 ) -> dict[str, Any]:
     """What the line gives, mean and standard deviation over pairs of positions in `embeddings` (N, E).
 
-    Points out of order at `gamma`; at each of `stars`, by wished ClassId, the accuracy of what comes out there and how
+    How often every architecture appears at `gamma`, and points out of order there; at each of `stars`, by wished ClassId, the accuracy of what comes out there and how
     often its ClassId is the wished one.
     """
     lines = [interpolate(embeddings[i], embeddings[j], gamma) for i, j in pairs]
-    out_of_order = np.array([share_out_of_order(experiment.class_ids(line)) for line in lines])
-    summary = {"pairs": len(pairs), "out_of_order_mean": out_of_order.mean(), "out_of_order_std": out_of_order.std()}
+    class_ids = [experiment.class_ids(line) for line in lines]
+    out_of_order = np.array([share_out_of_order(each) for each in class_ids])
+    summary = {
+        "pairs": len(pairs),
+        "all_appear": float(np.mean([len(set(each)) == len(experiment.pool) for each in class_ids])),
+        "out_of_order_mean": out_of_order.mean(),
+        "out_of_order_std": out_of_order.std(),
+    }
     at_gamma = {}
     for class_id, star in enumerate(stars, start=1):
         points = torch.cat([interpolate(embeddings[i], embeddings[j], star[None]) for i, j in pairs])

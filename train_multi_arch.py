@@ -57,10 +57,12 @@ class Config:
 PRESETS = {
     "photos": Config(
         "photos",
-        Sizes((8, 3696), emb_size=1024, grid=32, row_length=256, row_channels=64),
+        Sizes((8, 3696), emb_size=1024, grid=32, row_length=128, row_channels=32),
         affine_start="instance",
-        num_epochs=40,
-        learning_rate=1e-3,
+        prep_noise=0.3,
+        image_batch=64,
+        num_epochs=50,
+        learning_rate=2e-3,
         schedule="one-cycle",
         clip_norm=1.0,
     ),

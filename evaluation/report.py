@@ -52,6 +52,7 @@ def multi_summary(run_dir: Path) -> dict[str, float]:
         summary[f"{names[class_id]}: mean target accuracy (%)"] = target[mine].mean()
         summary[f"{names[class_id]}: mean predicted accuracy (%)"] = predicted[mine].mean()
     summary["points out of order, median pair (%)"] = 100 * share_out_of_order(line["class_id"])
+    summary[f"every architecture appears, {pairs['pairs']} pairs (%)"] = 100 * pairs["all_appear"]
     summary[f"points out of order, {pairs['pairs']} pairs (%)"] = 100 * pairs["out_of_order_mean"]
     for class_id, at in pairs["at_gamma"].items():
         where = f"{names[int(class_id)]} at gamma {at['gamma']:.2f}"

@@ -56,14 +56,14 @@ def few_photos() -> ImageSet:
 
 def create_multi_config(root: Path, **changes) -> create_nets_dataset_multi.Config:
     small = dict(num_train=(3, 2, 2, 3), num_train_missing=(2, 3), num_val=2, num_test=2, side_by_side=4, seed=5)
-    short = dict(num_epochs=(4, 4, 4, 4), teacher_epochs=4, lr_drops=(0.5, 0.75), look_from=0.5, look_every=1)
+    short = dict(num_epochs=(4, 4, 4, 4), teacher_epochs=4, lr_drops=(0.5, 0.75), look_from=0.5, look_every=1, image_batch=128)
     preset = create_nets_dataset_multi.PRESETS["photos"]
     return replace(preset, **{**small, **short, "folders": folders(root), **changes})
 
 
 def train_multi_config(root: Path, **changes) -> train_multi_arch.Config:
     sizes = Sizes((8, 3696), emb_size=256, grid=16, row_length=64, row_channels=32)
-    small = dict(sizes=sizes, num_epochs=3, validate_every=1)
+    small = dict(sizes=sizes, image_batch=128, num_epochs=3, validate_every=1)
     return replace(train_multi_arch.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
 
 
