@@ -59,12 +59,12 @@ class Config:
 PRESETS = {
     "photos": Config(
         "photos",
-        Sizes((32, 160), emb_size=1024, grid=32, row_length=128, row_channels=64),
+        Sizes((32, 160), emb_size=1024, grid=32, row_length=256, row_channels=32),
         affine_start="instance",
         prep_noise=0.3,
         reorder_channels=True,
         image_batch=64,
-        num_epochs=24,
+        num_epochs=30,
         learning_rate=3e-3,
         schedule="one-cycle",
         clip_norm=1.0,
