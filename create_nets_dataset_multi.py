@@ -63,7 +63,7 @@ PRESETS = {
         "photos",
         num_train=(16, 16, 16, 16),
         num_train_missing=(16, 16),
-        num_val=8,
+        num_val=4,
         num_test=8,
         num_epochs=(20, 20, 10, 20),
         teacher_epochs=20,

@@ -41,9 +41,9 @@ PAPER_EPOCHS = (
     550,
     600,
 )
-# In steps of 128 images, of which 49 are an epoch of photos: from 0.2 to 18 epochs, denser towards the long end, where
+# In steps of 128 images, of which 49 are an epoch of photos: from 0.3 to 18 epochs, denser towards the long end, where
 # accuracy rises slowly.
-PHOTOS_STEPS = tuple(round(10 * 90 ** (i / 32) ** 0.65) for i in range(33))
+PHOTOS_STEPS = tuple(round(15 * 60 ** (i / 32) ** 0.65) for i in range(33))
 
 
 @dataclass(frozen=True)

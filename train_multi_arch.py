@@ -57,12 +57,12 @@ class Config:
 PRESETS = {
     "photos": Config(
         "photos",
-        Sizes((8, 3696), emb_size=1024, grid=32, row_length=128, row_channels=32),
+        Sizes((32, 928), emb_size=1024, grid=32, row_length=128, row_channels=32),
         affine_start="instance",
         prep_noise=0.3,
         image_batch=64,
-        num_epochs=50,
-        learning_rate=2e-3,
+        num_epochs=48,
+        learning_rate=3e-3,
         schedule="one-cycle",
         clip_norm=1.0,
     ),

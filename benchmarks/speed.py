@@ -110,7 +110,9 @@ def main() -> None:
         device,
         options.repeats,
     )
-    compare("row features, 8 PReps 8x640, E 1024", *encoder_case(1024, (8, 640), 8, device), device, options.repeats)
+    for prep_shape in ((8, 640), (32, 160)):
+        name = f"row features, 8 PReps {prep_shape[0]}x{prep_shape[1]}, E 1024"
+        compare(name, *encoder_case(1024, prep_shape, 8, device), device, options.repeats)
     if options.paper:
         compare(
             "8 ResNet8 on 128 images of 32x32: one by one",
