@@ -77,7 +77,9 @@ def main(config: Config) -> None:
     nets = ArchitectureOnImages(get_architecture(config.architecture), images.image_shape, images.num_classes)
     folder = config.folders.nets(config.dataset, f"{config.architecture}-adam")
     steps_of = 1 if config.lengths_in == "steps" else len(images.train) // config.image_batch
-    facts = {name: getattr(config, name) for name in ("architecture", "image_batch", "learning_rate", "classifier_start")}
+    facts = {
+        name: getattr(config, name) for name in ("architecture", "image_batch", "learning_rate", "classifier_start")
+    }
     total = config.num_train + config.num_val + config.num_test
     steps = [length * steps_of for length in config.lengths]
     plans = plan_instances(total, steps, folder, {"dataset": images.name, **facts}, config.seed)

@@ -87,8 +87,8 @@ def over_all_pairs(
 ) -> dict[str, Any]:
     """What the line gives, mean and standard deviation over pairs of positions in `embeddings` (N, E).
 
-    How often every architecture appears at `gamma`, and points out of order there; at each of `stars`, by wished ClassId, the accuracy of what comes out there and how
-    often its ClassId is the wished one.
+    At `gamma`, how often every architecture appears, and points out of order; at each of `stars`, by wished ClassId, the
+    accuracy of what comes out there and how often its ClassId is the wished one.
     """
     lines = [interpolate(embeddings[i], embeddings[j], gamma) for i, j in pairs]
     class_ids = [experiment.class_ids(line) for line in lines]

@@ -57,7 +57,7 @@ class Config:
 PRESETS = {
     "photos": Config(
         "photos",
-        Sizes((32, 928), emb_size=1024, grid=32, row_length=128, row_channels=32),
+        Sizes((32, 936), emb_size=1024, grid=32, row_length=128, row_channels=32),
         affine_start="instance",
         prep_noise=0.3,
         image_batch=64,

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from models.errors import InputError
 
-
 # Rows at least this wide go through `row_features_by_windows` (benchmarks/speed.py).
 WINDOWS_FROM_WIDTH = 512
 

@@ -128,7 +128,13 @@ def multi_project(tmp_path_factory):
     root = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
-        changes = dict(teacher="lenetlike", num_epochs=(1, 1, 1, 1), teacher_epochs=1, num_train=(1, 1, 1, 1), num_train_missing=(1, 1))
+        changes = dict(
+            teacher="lenetlike",
+            num_epochs=(1, 1, 1, 1),
+            teacher_epochs=1,
+            num_train=(1, 1, 1, 1),
+            num_train_missing=(1, 1),
+        )
         create_nets_dataset_multi.main(miniature.create_multi_config(root, num_val=1, num_test=1, **changes))
         train_multi_arch.main(miniature.train_multi_config(root, num_epochs=1))
         for split in (root / "lists").rglob("*.txt"):

@@ -40,7 +40,12 @@ def test_presets_of_several_architectures_hold_the_papers_numbers():
         assert (made.num_train, made.num_train_missing) == ((60, 50, 60, 100), (40, 80))
         assert (made.num_val, made.num_test) == (16, 16)
         drops = [round(share * made.num_epochs[0]) for share in made.lr_drops]
-        assert (set(made.num_epochs), made.teacher_epochs, drops, made.learning_rate) == ({300}, 300, [150, 180, 210], 0.05)
+        assert (set(made.num_epochs), made.teacher_epochs, drops, made.learning_rate) == (
+            {300},
+            300,
+            [150, 180, 210],
+            0.05,
+        )
         assert (round(made.look_from * 300), made.look_every) == (200, 10)
         assert (made.momentum, made.weight_decay) == (0.9, 5e-4)
         assert made.teacher == "resnet56"

@@ -97,7 +97,9 @@ def few_photos(monkeypatch):
 def test_instances_of_several_architectures(tmp_path, monkeypatch, few_photos):
     """Stopped in the second stack of VanillaCNN, at its best so far and after the rate has fallen."""
     changes = dict(num_train=(1, 1, 1, 1), num_train_missing=(1, 1), num_val=1, num_test=1, side_by_side=2)
-    changes |= dict(teacher="lenetlike", num_epochs=(3, 3, 3, 3), teacher_epochs=3, lr_drops=(1 / 3, 2 / 3), look_from=1 / 3)
+    changes |= dict(
+        teacher="lenetlike", num_epochs=(3, 3, 3, 3), teacher_epochs=3, lr_drops=(1 / 3, 2 / 3), look_from=1 / 3
+    )
     create_nets_dataset_multi.main(miniature.create_multi_config(tmp_path / "unbroken", **changes))
     config = miniature.create_multi_config(tmp_path / "broken", checkpoint_seconds=0, **changes)
     with monkeypatch.context() as patch:
