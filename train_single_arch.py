@@ -61,7 +61,6 @@ PRESETS = {
         "photos",
         Sizes((32, 160), emb_size=1024, grid=32, row_length=256, row_channels=32),
         affine_start="instance",
-        affine_quantile=0.9,
         prep_noise=0.3,
         reorder_channels=True,
         image_batch=64,
