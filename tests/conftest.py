@@ -1,8 +1,12 @@
 import pytest
 import torch
+from hypothesis import settings
 
 from models.instances import ArchitectureOnImages
 from models.registry import ARCHITECTURES
+
+settings.register_profile("no deadline", deadline=None)  # how long an example takes says nothing about the property
+settings.load_profile("no deadline")
 
 
 def spread_out(state: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
