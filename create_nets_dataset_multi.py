@@ -7,7 +7,7 @@
 Writes runs/<dataset>/nets/<architecture>-sgd/*.safetensors and nets/teacher/, and the lists that name them:
 models/input_lists/<dataset>/multi/{train,val,test,teacher}.txt, and missing/{train,val,test}.txt, in which only the lowest
 and the highest ClassId are, taken from the same instances. Kept is what does best on validation images.
-Run again to resume: an instance on disk is not trained again."""
+Run again to resume: an instance on disk is not trained again. photos takes 6 minutes on 2 CPU cores."""
 
 import time
 from dataclasses import dataclass, field

@@ -6,7 +6,8 @@
 
 Needs the instances of create_nets_dataset_multi.py. Writes runs/<dataset>/multi/ (missing/): best.pt (highest mean
 accuracy of predicted instances on validation instances and images, interpolated ones included; one whose ClassId is not
-the wished one counts 0), last.pt, scalars.jsonl and tensorboard/. Run again to resume from last.pt."""
+the wished one counts 0), last.pt, scalars.jsonl and tensorboard/. Run again to resume from last.pt.
+photos takes 5 minutes on 2 CPU cores."""
 
 import math
 from dataclasses import dataclass, field

@@ -5,7 +5,7 @@
 
 Needs the instances of create_nets_dataset_single.py. Writes runs/<dataset>/single/: best.pt (smallest mean
 |target - predicted accuracy| on validation instances and images), last.pt, scalars.jsonl and tensorboard/.
-Run again to resume from last.pt. photos takes 1 minute on 2 CPU cores."""
+Run again to resume from last.pt. photos takes 3 minutes on 2 CPU cores."""
 
 import math
 from dataclasses import dataclass, field
