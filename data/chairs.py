@@ -1,8 +1,11 @@
 """`chairs`: procedural chairs of random parts and sizes, with the exact signed distance of their boxes' union.
 
-Boxes are (K, 2, 3): lower and upper corners; x to the right, y up, z to the front.
+Boxes are (K, 2, 3): lower and upper corners; x to the right, y up, z to the front. Sizes are in units of about half a
+metre until `chair_boxes` normalizes them. Every part and every gap is at least 0.12 of them wide, which is 0.08 of the
+unit sphere's radius: SIRENs as small as those of `chairs` lose what is thinner.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +13,22 @@ from tqdm import tqdm
 
 from data.boxes import union_distance, union_mesh
 from data.files import written_whole
-from data.sdf_samples import sample_points, split_by_sign, unit_sphere, write_samples
+from data.sdf_samples import check_made_with, is_made, sample_points, split_by_sign, unit_sphere, write_samples
+
+THIN, THICK = 0.12, 0.2
+ARMS = 0.45  # share of the chairs that have arm rests
+
+
+@dataclass(frozen=True)
+class Seat:
+    half_width: float
+    half_depth: float
+    under: float  # height of its lower face
+    top: float
 
 
 def box(x: tuple[float, float], y: tuple[float, float], z: tuple[float, float]) -> np.ndarray:
-    return np.array([x, y, z]).T
+    return np.array([x, y, z], dtype=np.float64).T
 
 
 def both_sides(part: np.ndarray) -> list[np.ndarray]:
@@ -24,28 +38,112 @@ def both_sides(part: np.ndarray) -> list[np.ndarray]:
     return [part, mirrored]
 
 
+def legs(seat: Seat, rng: np.random.Generator) -> list[np.ndarray]:
+    """Four legs, alone, or joined on either side by a bar half way up or by a runner on the floor."""
+    side, inset = rng.uniform((THIN, 0), (THICK, 0.1))
+    x = (seat.half_width - inset - side, seat.half_width - inset)
+    z = seat.half_depth - inset
+    parts = both_sides(box(x, (0, seat.top), (-z, side - z))) + both_sides(box(x, (0, seat.top), (z - side, z)))
+    joined = rng.integers(3)
+    if joined:
+        bottom = (joined - 1) * seat.under / 2.5
+        parts += both_sides(box(x, (bottom, bottom + THIN), (-z, z)))
+    return parts
+
+
+def pedestal(seat: Seat, rng: np.random.Generator) -> list[np.ndarray]:
+    """A column, on a plate or on a cross."""
+    column, reach, thick = rng.uniform((0.08, 0.65, THIN), (0.16, 0.95, 0.16))
+    x, z = reach * seat.half_width, reach * seat.half_depth
+    feet = [(x, z)] if rng.integers(2) else [(x, column), (column, z)]
+    parts = [box((-column, column), (0, seat.top), (-column, column))]
+    return parts + [box((-x, x), (0, thick), (-z, z)) for x, z in feet]
+
+
+def side_panels(seat: Seat, rng: np.random.Generator) -> list[np.ndarray]:
+    thick = rng.uniform(THIN, THICK)
+    z = seat.half_depth * rng.uniform(0.7, 1)
+    return both_sides(box((seat.half_width - thick, seat.half_width), (0, seat.top), (-z, z)))
+
+
+def solid_back(x: float, y: tuple[float, float], z: tuple[float, float], rng: np.random.Generator) -> list[np.ndarray]:
+    return [box((-x, x), y, z)]
+
+
+def ladder_back(x: float, y: tuple[float, float], z: tuple[float, float], rng: np.random.Generator) -> list[np.ndarray]:
+    """Two posts and slats across, the last at the top."""
+    post, gap = rng.uniform((THIN, THIN), (0.18, 0.25))
+    tops = np.arange(y[1], y[0] + gap + THIN, -(gap + THIN))
+    posts = both_sides(box((x - post, x), y, z))
+    return posts + [box((-x, x), (top - THIN, top), z) for top in tops]
+
+
+def spindle_back(
+    x: float, y: tuple[float, float], z: tuple[float, float], rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Two posts, a rail at the top, and as many upright slats as fit between them."""
+    post, rail = rng.uniform((THIN, THIN), (0.16, 0.25))
+    between = 2 * (x - post)
+    num = int((between - THIN) / (2 * THIN))
+    centres = (x - post) * (2 * np.arange(1, num + 1) / (num + 1) - 1)
+    parts = both_sides(box((x - post, x), y, z)) + [box((-x, x), (y[1] - rail, y[1]), z)]
+    return parts + [box((centre - THIN / 2, centre + THIN / 2), y, z) for centre in centres]
+
+
+def raised_back(x: float, y: tuple[float, float], z: tuple[float, float], rng: np.random.Generator) -> list[np.ndarray]:
+    """A panel above a gap, held by two posts or by one in the middle."""
+    bottom = y[0] + rng.uniform(0.35, 0.6) * (y[1] - y[0])
+    panel = box((-x, x), (bottom, y[1]), z)
+    post = rng.uniform(THIN, THICK)
+    if rng.integers(2):
+        return [panel, box((-post, post), y, z)]
+    return [panel, *both_sides(box((x - post, x), y, z))]
+
+
+def arm_rests(seat: Seat, rng: np.random.Generator) -> list[np.ndarray]:
+    """From the back forward, as a panel down to the seat or on a post at the front."""
+    thick, height, reach = rng.uniform((THIN, 0.32, 0.5), (0.18, 0.48, 0.95))
+    x = (seat.half_width - thick, seat.half_width)
+    back, front, top = -seat.half_depth, reach * seat.half_depth, seat.top + height
+    if rng.integers(2):
+        return both_sides(box(x, (seat.under, top), (back, front)))
+    rest = both_sides(box(x, (top - THIN, top), (back, front)))
+    return rest + both_sides(box(x, (seat.under, top), (front - thick, front)))
+
+
+BASES = (legs, legs, pedestal, side_panels)
+BACKS = (solid_back, ladder_back, spindle_back, raised_back)
+
+
 def chair_boxes(key: tuple[int, ...]) -> np.ndarray:
     """The chair of a key, (K, 2, 3) float64, normalized to the unit sphere: one piece, symmetric left-right."""
     rng = np.random.default_rng(key)
-    half_width, half_depth, height, thick = rng.uniform((0.4, 0.4, 0.5, 0.12), (0.6, 0.6, 0.9, 0.2))
-    parts = [
-        box((-half_width, half_width), (height, height + thick), (-half_depth, half_depth)),
-        box((-half_width, half_width), (height, height + rng.uniform(0.7, 1.1)), (-half_depth, thick - half_depth)),
-    ]
-    for z in (-half_depth, half_depth - thick):
-        parts += both_sides(box((half_width - thick, half_width), (0, height), (z, z + thick)))
-    boxes = np.array(parts)
+    half_width, half_depth, under, thick = rng.uniform((0.36, 0.36, 0.4, THIN), (0.62, 0.58, 0.9, 0.22))
+    seat = Seat(half_width, half_depth, under, under + thick)
+    has_arms = rng.random() < ARMS
+    width_of_back, height_of_back, depth_of_back = rng.uniform((0.75, 0.6, THIN), (1, 1.15, THICK))
+    back = BACKS[rng.integers(len(BACKS))](
+        half_width if has_arms else half_width * width_of_back,  # arm rests reach the back
+        (seat.top, seat.top + height_of_back),
+        (-half_depth, depth_of_back - half_depth),
+        rng,
+    )
+    base = BASES[rng.integers(len(BASES))](seat, rng)
+    parts = [box((-half_width, half_width), (seat.under, seat.top), (-half_depth, half_depth)), *back, *base]
+    boxes = np.array(parts + (arm_rests(seat, rng) if has_arms else []))
     centre, scale = unit_sphere(union_mesh(boxes).vertices)
     return (boxes - centre) * scale
 
 
 def make_chairs(folder: Path, num: int, seed: int, num_samples: int) -> list[Path]:
-    """Writes `chair-000.npz` and `.ply`, ..., unless both are there, and returns the paths of the `.npz`.
+    """Writes `chair-000.npz` and `.ply`, ..., those that are not there yet, and returns the paths of the `.npz`.
 
-    A chair depends on the seed and on its own number, not on how many there are.
+    A chair depends on the seed and on its own number, not on how many there are. Raises InputError if the folder's chairs
+    were made with another seed or number of samples.
     """
+    check_made_with(folder, {"seed": seed, "num_samples": num_samples})
     paths = [folder / f"chair-{i:03d}.npz" for i in range(num)]
-    missing = [i for i, path in enumerate(paths) if not (path.is_file() and path.with_suffix(".ply").is_file())]
+    missing = [i for i, path in enumerate(paths) if not is_made(path)]
     for i in tqdm(missing, "chairs", leave=False, disable=None):
         boxes = chair_boxes((seed, i))
         mesh = union_mesh(boxes)

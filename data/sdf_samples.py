@@ -4,13 +4,15 @@ A shape is a file `NAME.npz` with arrays `pos` and `neg`, (N, 4) float32 = x, y,
 `NAME.ply`, the mesh that it was sampled from, where we have it.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
 
-from data.files import written_whole
+from data.files import write_json, written_whole
 from models.errors import InputError
 
 NEAR_SURFACE = 47 / 50  # share of the points; the others are uniform in the cube [-1, 1]^3
@@ -58,6 +60,25 @@ def clean_rows(rows: np.ndarray, what: str) -> np.ndarray:
 def write_samples(path: Path, samples: SdfSamples) -> None:
     with written_whole(path) as partial:
         np.savez(partial, pos=samples.positive, neg=samples.negative)
+
+
+def check_made_with(folder: Path, facts: dict[str, Any]) -> None:
+    """Notes in a folder what its shapes are made with. Raises InputError if they were made with something else."""
+    note = folder / "made_with.json"
+    if note.is_file():
+        found = json.loads(note.read_text(encoding="utf-8"))
+        for name, value in facts.items():
+            if found.get(name) != value:
+                raise InputError(
+                    f"the shapes in {folder} were made with {name} {found.get(name)}, not {value}; move the folder away, or use the constants that it was made with"
+                )
+    else:
+        write_json(note, facts)
+
+
+def is_made(path: Path) -> bool:
+    """Whether both files of a shape are there: its samples, `path`, and its mesh."""
+    return path.is_file() and path.with_suffix(".ply").is_file()
 
 
 def split_by_sign(points: np.ndarray, distances: np.ndarray) -> SdfSamples:
