@@ -70,7 +70,7 @@ def check_made_with(folder: Path, facts: dict[str, Any]) -> None:
         for name, value in facts.items():
             if found.get(name) != value:
                 raise InputError(
-                    f"the shapes in {folder} were made with {name} {found.get(name)}, not {value}; move the folder away, or use the constants that it was made with"
+                    f"the shapes in {folder} were made with {name} {found.get(name)}, not {value}; move the folder away, or use that {name}"
                 )
     else:
         write_json(note, facts)
