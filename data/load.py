@@ -11,15 +11,16 @@ from data.photos import load_photos
 from data.tiny_imagenet import load_tiny_imagenet
 from models.errors import InputError
 
+SHAPES = ("chairs",)  # data sets of shapes that have a name, and no loader here
 LOADERS = {"photos": lambda data_dir: load_photos(), "cifar10": load_cifar10, "tiny-imagenet-200": load_tiny_imagenet}
 
 
 def dataset_name(dataset: str) -> str:
     """The name that lists and run folders use: a known one, or the last part of a folder's path."""
-    if dataset in LOADERS:
+    if dataset in (*LOADERS, *SHAPES):
         return dataset
     name = Path(dataset).resolve().name
-    if name in LOADERS or ";" in name:
+    if name in (*LOADERS, *SHAPES) or ";" in name:
         raise InputError(f"a data set of one's own cannot be called '{name}'; rename the folder {dataset}")
     return name
 

@@ -77,8 +77,8 @@ class MixedNetsDataset:
         return [i for i, each in enumerate(self.class_ids) if each == class_id]
 
 
-def parse_line(line: str, place: str) -> Entry:
-    """Raises InputError, naming the place, for a line that is not an instance that this project knows."""
+def split_line(line: str, place: str) -> tuple[str, list[str], str, Path]:
+    """Class, typed arguments, data set and path of a line. Raises InputError, naming the place, if it has no such form."""
     kind, *arguments, path = line.split(";") if ";" in line else ("", "")
     if not arguments or not path:
         raise InputError(
@@ -94,11 +94,17 @@ def parse_line(line: str, place: str) -> Entry:
     *spelled, dataset = arguments
     if dataset[0] != "s":
         raise InputError(f"{place}: the last argument '{dataset}' should be the data set, as in scifar10")
+    return kind, spelled, dataset[1:], Path(path)
+
+
+def parse_line(line: str, place: str) -> Entry:
+    """Raises InputError, naming the place, for a line that is not an instance that this project knows."""
+    kind, spelled, dataset, path = split_line(line, place)
     entry = ";".join([kind, *spelled])
     known = {architecture.list_entry: architecture for architecture in ARCHITECTURES.values()}
     if entry not in known:
         raise InputError(f"{place}: unknown architecture '{entry}'; known are {' '.join(known)}")
-    return Entry(known[entry], dataset[1:], Path(path), place)
+    return Entry(known[entry], dataset, path, place)
 
 
 def read_list(path: Path, made_by: str) -> list[Entry]:
@@ -168,6 +174,8 @@ def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(
             f"{path} cannot be read as an instance ({type(error).__name__}); delete it and run the script that made it again"
         ) from None
+    if isinstance(state, dict) and isinstance(state.get("mlp"), dict):  # an MLP of the original release, with its samples
+        state = {**state.pop("mlp"), **state}
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(
             f"{path} is not a state dict (names to tensors); save one with torch.save(net.state_dict(), PATH)"

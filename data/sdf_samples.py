@@ -120,3 +120,18 @@ def evenly_drawn(num_rows: int, wanted: int, rng: np.random.Generator) -> np.nda
     """(wanted,) positions below `num_rows`, in random order."""
     passes = -(-wanted // num_rows)
     return np.concatenate([rng.permutation(num_rows) for _ in range(passes)])[:wanted]
+
+
+def hold_out(samples: SdfSamples, share: float, rng: np.random.Generator) -> tuple[SdfSamples, SdfSamples]:
+    """All samples but a random `share` of either sign, and that share; at least one row of each sign is in both.
+
+    Raises InputError where a sign has one row alone.
+    """
+    parts = []
+    for rows in (samples.positive, samples.negative):
+        if len(rows) < 2:
+            raise InputError(f"a shape has {len(rows)} samples of one sign; it needs 2 or more, sample it more densely")
+        order = rng.permutation(len(rows))
+        held = max(1, round(share * len(rows)))
+        parts.append((rows[order[held:]], rows[order[:held]]))
+    return SdfSamples(*(part[0] for part in parts)), SdfSamples(*(part[1] for part in parts))

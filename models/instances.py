@@ -1,5 +1,7 @@
 """Many instances of one architecture: start them, run them, fuse them."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -38,6 +40,16 @@ def run_instances(module: nn.Module, state: dict[str, Tensor], images: Tensor, f
     return logits.view(logits.shape[0], m, -1).transpose(0, 1)
 
 
+def start_instances(build: Callable[[], nn.Module], seeds: list[int]) -> dict[str, Tensor]:
+    """Freshly initialized states of len(seeds) nets that `build` makes, entries (M, *shape), each from its own seed."""
+    states = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in seeds:
+            torch.manual_seed(seed)
+            states.append(build().state_dict())
+    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+
+
 class ArchitectureOnImages:
     """An architecture for images of one shape: its nets, and where their parameters lie in a row.
 
@@ -60,12 +72,7 @@ class ArchitectureOnImages:
 
     def start(self, seeds: list[int]) -> dict[str, Tensor]:
         """Freshly initialized states of len(seeds) instances, entries (M, *shape), each from its own seed."""
-        states = []
-        with torch.random.fork_rng(devices=[]):
-            for seed in seeds:
-                torch.manual_seed(seed)
-                states.append(self.architecture.build(self.image_shape, self.num_classes).state_dict())
-        return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+        return start_instances(lambda: self.architecture.build(self.image_shape, self.num_classes), seeds)
 
     def fuse(self, state: dict[str, Tensor]) -> Tensor:
         """States of M trained instances to rows (M, P) of their fused form."""

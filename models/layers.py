@@ -38,12 +38,17 @@ class Conv2d(nn.Conv2d):
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` that also takes the weights (M, O, I) and biases (M, O) of M instances: (B, M*I) to (B, M*O)."""
+    """``nn.Linear`` that also takes the weights (M, O, I) and biases (M, O) of M instances.
+
+    With those, folded activations (B, M*I) become (B, M*O), and activations (M, B, I) become (M, B, O).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.dim() == 2:
             return super().forward(x)
         m, o, i = self.weight.shape
+        if x.dim() == 3:
+            return torch.baddbmm(self.bias[:, None], x, self.weight.transpose(1, 2))
         out = torch.bmm(x.view(-1, m, i).transpose(0, 1), self.weight.transpose(1, 2)) + self.bias[:, None]  # (M, B, O)
         return out.transpose(0, 1).reshape(-1, m * o)
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.instances import ArchitectureOnImages, run_instances
+from models.siren import SirenNets
 
 
 class Ensemble:
@@ -20,7 +21,7 @@ class Ensemble:
 
     def __init__(
         self,
-        nets: ArchitectureOnImages,
+        nets: ArchitectureOnImages | SirenNets,
         state: dict[str, Tensor],
         make_optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
     ):
@@ -38,13 +39,17 @@ class Ensemble:
         """State dict entries (M, *shape) of all instances, detached."""
         return {**self.nets.trained_layout.unflatten(self.rows.detach()), **self.statistics}
 
-    def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One optimizer step of every instance on its own images (M, B, C, S, S), labels (M, B). Returns losses (M,)."""
+    def losses(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross entropy (M,) of every instance on its own images (M, B, C, S, S), labels (M, B)."""
         self.nets.trained.train()
         parameters = self.nets.trained_layout.unflatten(self.rows)
         running = {name: value for name, value in self.statistics.items() if value.is_floating_point()}
         logits = run_instances(self.nets.trained, {**parameters, **running}, images)
-        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
+
+    def step(self, inputs: Tensor, wanted: Tensor) -> Tensor:
+        """One optimizer step of every instance on its own inputs and what is wanted of them. Returns losses (M,)."""
+        losses = self.losses(inputs, wanted)
         self.optimizer.zero_grad()
         losses.sum().backward()
         self.optimizer.step()
@@ -78,6 +83,14 @@ class Ensemble:
         self.statistics = {name: value.to(self.rows.device) for name, value in saved["statistics"].items()}
         self.optimizer = self.make_optimizer([self.rows])
         self.optimizer.load_state_dict(saved["optimizer"])
+
+
+class SirenEnsemble(Ensemble):
+    """SIRENs side by side: batched matrix products."""
+
+    def losses(self, points: Tensor, distances: Tensor) -> Tensor:
+        """Mean squared error (M,) of every SIREN at its own points (M, B, 3), against distances (M, B)."""
+        return (self.nets.run(self.rows, points) - distances).square().mean(1)
 
 
 class BestStates:

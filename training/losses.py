@@ -22,6 +22,11 @@ def distillation_loss(predicted: Tensor, target: Tensor, temperature: float) -> 
     return F.kl_div(log_p, log_t, reduction="sum", log_target=True) / images * temperature**2
 
 
+def sdf_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """L_pred of eq. 2: mean squared error of predicted from target outputs (M, B) at the same points, a scalar."""
+    return F.mse_loss(predicted, target)
+
+
 def teacher_losses(predicted: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float) -> Tensor:
     """L_kd of eq. 3-5 and 8-10 for each instance (M,), mean over images, from logits (M, B, classes) and (B, classes).
 

@@ -18,8 +18,8 @@ from training.logs import ScalarLog
 
 
 def constants_of_run(config: Any) -> dict[str, Any]:
-    """What must agree for a run to be resumed; at a constant rate it may also go on for longer."""
-    free = {"folders", "validate_every"} | ({"num_epochs"} if config.schedule == "constant" else set())
+    """What must agree for a run to be resumed; with a higher goal, and at a constant rate, it may also go on for longer."""
+    free = {"folders", "validate_every", "goal"} | ({"num_epochs"} if config.schedule == "constant" else set())
     return {name: value for name, value in asdict(config).items() if name not in free}
 
 

@@ -1,0 +1,167 @@
+"""Train NetSpace on SIRENs of many shapes (paper Sec. IV "Single-Architecture SDF regression", eq. 2; supplement Sec. V).
+
+    python train_mlps.py                           # chairs
+    python train_mlps.py deepsdf --dataset FOLDER  # the paper's sizes; every constant below is a flag
+
+Needs the SIRENs of create_mlp_dataset.py. Writes runs/<dataset>/mlps/: best.pt (highest closeness: share of the outputs of
+predicted SIRENs within 0.01 of their targets', on training instances, at points that are not trained on), last.pt,
+scalars.jsonl, tensorboard/, and train_mlps.json with the closeness of every training and held-out instance.
+Stops at the goal. Run again to resume from last.pt. chairs takes 6 minutes on 2 CPU cores."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import tyro
+from torch import Tensor
+from tqdm import tqdm
+
+from data.draws import balanced_places, instance_keys
+from data.files import write_json
+from data.folders import Folders
+from data.mlps import SdfNetsDataset, load_mlps
+from data.nets import meta_batches
+from evaluation.accuracy import closeness
+from models.errors import InputError
+from models.netspace import NetSpace, Sizes
+from models.prep import check_prep_shape, pack, unpack
+from models.symmetries import reordering
+from training.checkpoints import restore_net_space
+from training.command_line import run_script
+from training.losses import sdf_loss
+from training.noise import add_noise
+from training.runs import Run, constants_of_run
+from training.runtime import pick_device
+from training.schedules import make_scheduler
+
+AT_ONCE = 16  # instances that are measured at once
+
+
+@dataclass(frozen=True)
+class Config:
+    dataset: str  # the preset's, or the folder that the instances were made with
+    sizes: tyro.conf.OmitArgPrefixes[Sizes]
+    affine_start: Literal["paper", "instance"] = "paper"  # near zero, or at a training instance, the closest fit
+    affine_scale: float = 0.1  # std of its scale, where it starts at an instance
+    prep_noise: float = 0.0  # std of noise on the encoder's input, in units of each PRep's mean absolute value
+    reorder_channels: bool = False  # shows targets with hidden units in random order: the same function
+    meta_batch: int = 4  # M, target instances per step
+    num_points: int = 50_000  # of each instance's own, at a step
+    num_measured: int = 4096  # of each instance's own, not trained on
+    num_epochs: int = 4000  # passes over the instances
+    goal: float = 0.8  # closeness at which training stops
+    learning_rate: float = 1e-4  # Adam's; the peak, where it follows one cycle
+    schedule: Literal["constant", "one-cycle"] = "constant"
+    clip_norm: float = float("inf")  # of the gradient
+    validate_every: int = 5  # epochs; a checkpoint is written as often
+    seed: int = 0
+    folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
+
+
+PRESETS = {
+    "chairs": Config(
+        "chairs",
+        Sizes((8, 568), emb_size=1024, grid=32, row_length=256, row_channels=64),
+        affine_start="instance",
+        meta_batch=14,
+        num_points=512,
+        num_measured=1024,
+        num_epochs=1000,
+        goal=0.95,
+        learning_rate=1e-3,
+        schedule="one-cycle",
+        clip_norm=1.0,
+        validate_every=20,
+    ),
+    "meshes": Config("data/meshes", Sizes((8, 10_000))),
+    "deepsdf": Config("data/deepsdf", Sizes((8, 10_000))),
+}
+
+
+def main(config: Config) -> dict[str, list[float]]:
+    torch.manual_seed(config.seed)
+    device = pick_device()
+    train, test = (load_mlps(config.folders, config.dataset, split, device) for split in ("train", "test"))
+    nets, prep_shape = train.nets, config.sizes.prep_shape
+    check_prep_shape(prep_shape, nets.num_parameters, f"a SIREN of widths {nets.widths}")
+    if config.num_measured >= train.samples.shape[1]:
+        raise InputError(f"--num-measured {config.num_measured}: instances have {train.samples.shape[1]} samples; give fewer")
+    train, measured = train.split_samples(config.num_measured)
+    points, outputs = train.samples[..., :3], outputs_of(train, train.rows)  # (N, S, 3) and (N, S)
+    hidden = nets.net.hidden_channels() if config.reorder_channels else []
+
+    net_space = NetSpace(config.sizes)
+    if config.affine_start == "instance":
+        closest = closeness(outputs, train.samples[..., 3]).argmax()
+        net_space.decoder.scalelayer.start_at(pack(train.rows[[closest]], prep_shape)[0, 0].cpu(), config.affine_scale)
+    net_space.to(device)
+    optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate)
+    steps_per_epoch = math.ceil(len(train) / config.meta_batch)
+    num_steps = config.num_epochs * steps_per_epoch
+    scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)
+    run_dir = config.folders.run(config.dataset, "mlps")
+    run = Run(run_dir, constants_of_run(config), net_space, optimizer, scheduler, highest_is_best=True)
+
+    instances = instance_keys([(config.seed, 3, i) for i in range(len(train))], device)
+    bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=None)
+    while run.epoch < config.num_epochs and run.best_score < config.goal:
+        chosen = meta_batches(len(train), config.meta_batch, steps_per_epoch, (config.seed, 1, run.epoch)).to(device)
+        total_loss = torch.zeros((), device=device)
+        for i in range(steps_per_epoch):
+            rows = train.rows[chosen[i]]  # (M, P)
+            places = balanced_places(instances[chosen[i]], run.step + i, config.num_points, points.shape[1])
+            x = points[chosen[i, :, None], places]  # (M, num_points, 3), each target's own
+            target = outputs[chosen[i, :, None], places]  # (M, num_points)
+            if hidden:
+                rows = rows[:, reordering(nets.layout, hidden, (config.seed, 3, run.step + i)).to(device)]
+            preps = add_noise(pack(rows, prep_shape), config.prep_noise, (config.seed, 2, run.step + i))  # (M, 1, H, W)
+            predicted = nets.run(unpack(net_space(preps), nets.num_parameters), x)
+            loss = sdf_loss(predicted, target)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net_space.parameters(), config.clip_norm)
+            optimizer.step()
+            scheduler.step()
+            total_loss += loss.detach()
+            bar.update()
+        run.epoch, run.step = run.epoch + 1, run.step + steps_per_epoch
+        mean_loss = total_loss.item() / steps_per_epoch
+        if not math.isfinite(mean_loss):
+            raise InputError(f"the loss became {mean_loss} in epoch {run.epoch}; lower --learning-rate or --clip-norm")
+        scalars = {"loss": mean_loss, "learning_rate": scheduler.get_last_lr()[0]}
+        if run.epoch % config.validate_every == 0 or run.epoch == config.num_epochs:
+            score = closeness_of_predicted(net_space, measured).mean().item()
+            run.log({**scalars, "closeness": score})
+            run.save(score)
+        bar.set_postfix(loss=f"{mean_loss:.2e}", best=f"{run.best_score:.3f}")
+    bar.close()
+
+    best = restore_net_space(run_dir / "best.pt", "this command", device)
+    found = {"train": measured, "test": test.split_samples(config.num_measured)[1]}
+    found = {split: closeness_of_predicted(best, each).tolist() for split, each in found.items()}
+    write_json(run_dir / "train_mlps.json", {"epochs": run.epoch, "steps": run.step, "closeness": found})
+    means = {split: sum(each) / len(each) for split, each in found.items()}
+    print(
+        f"{run.epoch} epochs: closeness of predicted to target SIRENs {means['train']:.3f} on {len(train)} training "
+        f"instances, {means['test']:.3f} on {len(test)} held out; best.pt in {run_dir}"
+    )
+    return found
+
+
+@torch.no_grad()
+def outputs_of(targets: SdfNetsDataset, rows: Tensor) -> Tensor:
+    """What rows (N, P) say at the targets' samples, (N, S), a few instances at a time."""
+    parts = zip(rows.split(AT_ONCE), targets.samples.split(AT_ONCE))
+    return torch.cat([targets.nets.run(part, samples[..., :3]) for part, samples in parts])
+
+
+def closeness_of_predicted(net_space: NetSpace, targets: SdfNetsDataset) -> Tensor:
+    """Closeness (N,) of predicted SIRENs to their targets, at the targets' samples."""
+    preps = net_space.decode(net_space.encode(pack(targets.rows, net_space.sizes.prep_shape)))
+    predicted = unpack(preps, targets.nets.num_parameters)
+    return closeness(outputs_of(targets, predicted), outputs_of(targets, targets.rows))
+
+
+if __name__ == "__main__":
+    run_script(main, PRESETS, __doc__)
