@@ -1,0 +1,104 @@
+"""Meshes of signed distance functions: zero level sets, what is measured of them, and how far apart two are.
+
+Lengths are in the unit of the shapes, which are normalized to the unit sphere; grids cover the cube [-1, 1]^3 around it.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import trimesh
+from scipy.spatial import cKDTree
+from skimage.measure import marching_cubes
+from torch import Tensor
+
+from models.errors import InputError
+
+CHUNK = 32_768  # points evaluated at once; a SIREN holds a few tensors (instances, points, width) of them
+
+
+def grid_points(start: int, end: int, resolution: int, device: torch.device) -> Tensor:
+    """Points start to end (exclusive) of the grid, (end - start, 3) float32, the last axis fastest.
+
+    From -1 to 1 on each axis, both included. Indices stay integers: divided as floats they shear the grid.
+    """
+    axis = torch.linspace(-1, 1, resolution, dtype=torch.float64, device=device).float()
+    index = torch.arange(start, end, device=device)
+    return torch.stack([axis[i] for i in torch.unravel_index(index, (resolution,) * 3)], dim=1)
+
+
+@torch.no_grad()
+def sample_grid(
+    sdfs: Callable[[Tensor], Tensor], resolution: int, device: torch.device, chunk: int = CHUNK
+) -> np.ndarray:
+    """Distances (M, resolution, resolution, resolution) float32 that `sdfs`, points (N, 3) to (M, N), gives on the grid."""
+    num_points = resolution**3
+    starts = range(0, num_points, chunk)
+    pieces = [
+        sdfs(grid_points(start, min(start + chunk, num_points), resolution, device)).float().cpu() for start in starts
+    ]
+    return torch.cat(pieces, dim=1).view(-1, *(resolution,) * 3).numpy()
+
+
+def mesh_of_grid(distances: np.ndarray) -> trimesh.Trimesh:
+    """The surface of the solid of negative `distances` (R, R, R), its triangles facing outwards.
+
+    A solid that reaches the cube's faces is cut there, so that every surface is closed and has a volume. Without a
+    sign change there is no surface: the mesh has 0 faces.
+    """
+    if not distances.min() < 0 <= distances.max():
+        return trimesh.Trimesh()
+    spacing = 2 / (len(distances) - 1)
+    padded = np.pad(distances, 1, constant_values=np.abs(distances).max())
+    padded[padded == 0] = 1e-12  # marching cubes tears surfaces that pass through several neighbouring points
+    vertices, faces, _, _ = marching_cubes(padded, 0.0, gradient_direction="descent")
+    return trimesh.Trimesh(np.clip((vertices - 1) * spacing - 1, -1, 1), faces, process=False)
+
+
+def level_sets(
+    sdfs: Callable[[Tensor], Tensor], resolution: int, device: torch.device, chunk: int = CHUNK
+) -> list[trimesh.Trimesh]:
+    """The zero level sets of M signed distance functions (negative inside) on [-1, 1]^3, as M closed meshes.
+
+    `sdfs` maps points (N, 3) float32 on the device to distances (M, N); it sees resolution^3 points, `chunk` at a time.
+    An instance without a level set gives a mesh of 0 faces. Raises InputError for NaN or infinity.
+    """
+    distances = sample_grid(sdfs, resolution, device, chunk)
+    for i, each in enumerate(distances):
+        if not np.isfinite(each).all():
+            wrong = each.size - np.isfinite(each).sum()
+            raise InputError(
+                f"instance {i} gives NaN or infinity at {wrong:,} of {each.size:,} points, so it has no surface; train it again"
+            )
+    return [mesh_of_grid(each) for each in distances]
+
+
+def level_set(
+    sdf: Callable[[Tensor], Tensor], resolution: int, device: torch.device, chunk: int = CHUNK
+) -> trimesh.Trimesh:
+    """level_sets of one function, points (N, 3) to distances (N,)."""
+    return level_sets(lambda points: sdf(points)[None], resolution, device, chunk)[0]
+
+
+def mesh_facts(mesh: trimesh.Trimesh) -> dict[str, float | int]:
+    """Volume (cubic units), connected pieces (the smallest crumb is one) and faces.
+
+    An empty mesh has none of them. An open surface, which no level set here is, encloses no volume: NaN.
+    """
+    if not len(mesh.faces):
+        return {"volume": 0.0, "pieces": 0, "faces": 0}
+    volume = float(mesh.volume) if mesh.is_watertight else float("nan")
+    return {"volume": volume, "pieces": int(mesh.body_count), "faces": len(mesh.faces)}
+
+
+def chamfer_distance(a: trimesh.Trimesh, b: trimesh.Trimesh, num_points: int, key: tuple[int, ...]) -> float:
+    """Symmetric Chamfer distance of two surfaces, in units: ½ (mean_p min_q |p - q| + mean_q min_p |q - p|).
+
+    Distances are Euclidean, not squared; p and q are `num_points` points drawn on each surface, uniformly by area.
+    Both surfaces draw from `key`, so that the distance is symmetric and a mesh is at 0 from itself; two meshes of one
+    surface are about ½ √(area / num_points) apart. NaN if a mesh is empty.
+    """
+    if not len(a.faces) or not len(b.faces):
+        return float("nan")
+    p, q = (trimesh.sample.sample_surface(mesh, num_points, seed=np.random.default_rng(key))[0] for mesh in (a, b))
+    return float(cKDTree(q).query(p)[0].mean() + cKDTree(p).query(q)[0].mean()) / 2
