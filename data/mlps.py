@@ -1,5 +1,6 @@
 """Nets datasets of SIRENs: instance files that carry SDF samples, and the lists that name them."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,9 +52,10 @@ class Entry:
 def read_entry(line: str, place: str) -> Entry:
     """Raises InputError, naming the place, for a line that names no SIREN."""
     kind, arguments, dataset, path = split_line(line, place)
-    if kind != "siren" or len(arguments) != 1 or arguments[0][0] != "l":
+    widths = re.fullmatch(r"l\[?(\d+(?:,\d+)*)\]?", ";".join(arguments))
+    if kind != "siren" or not widths:
         raise InputError(f"{place}: '{line}' names no SIREN; expected siren;lWIDTHS;sDATASET;PATH")
-    return Entry(tuple(int(width) for width in arguments[0][1:].strip("[]()").split(",")), dataset, path)
+    return Entry(tuple(int(width) for width in widths[1].split(",")), dataset, path)
 
 
 def row_and_samples(nets: SirenNets, path: Path) -> tuple[Tensor, Tensor]:
