@@ -113,7 +113,8 @@ def prepare_meshes(source: Path, out: Path, num_samples: int, seed: int, workers
     targets = {file: out / f"{file.stem}.npz" for file in files}
     missing = [file for file in files if not (is_made(targets[file]) and is_newer(targets[file], file))]
     context = multiprocessing.get_context("spawn")  # a fork of a process that runs torch's threads may hang
-    pool = ProcessPoolExecutor(workers, context, single_threaded)
+    most = min(workers or os.cpu_count() or 1, max(len(missing), 1))
+    pool = ProcessPoolExecutor(most, context, single_threaded)
     refused = set()
     try:
         jobs = [pool.submit(prepare_mesh, file, targets[file], num_samples, seed) for file in missing]
