@@ -97,12 +97,6 @@ def union_distance(boxes: np.ndarray, points: np.ndarray) -> np.ndarray:
     return distances
 
 
-def union_volume(boxes: np.ndarray) -> float:
-    cells = Cells.of(np.asarray(boxes, np.float64))
-    x, y, z = (np.diff(planes) for planes in cells.planes)
-    return float(np.einsum("i,j,k,ijk->", x, y, z, cells.inside[1:-1, 1:-1, 1:-1]))
-
-
 def union_mesh(boxes: np.ndarray) -> trimesh.Trimesh:
     """The surface of a union of boxes, normals outward, two triangles a cell face.
 

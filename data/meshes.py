@@ -1,0 +1,131 @@
+"""A folder of one's own meshes made into SDF samples, in parallel over the files.
+
+Holes, self-intersections and loose pieces are fine: inside is where the winding number is above a half. The distance is
+to the nearest triangle, also to one that lies within the shape. Meshes keep their orientation; figures show y upward.
+"""
+
+import multiprocessing
+import os
+import sys
+import zlib
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import igl
+import numpy as np
+import trimesh
+from tqdm import tqdm
+
+from data.files import written_whole
+from data.sdf_samples import check_made_with, is_made, sample_points, split_by_sign, unit_sphere, write_samples
+from models.errors import InputError
+
+SUFFIXES = (".glb", ".obj", ".off", ".ply", ".stl")
+
+
+def read_mesh(path: Path) -> trimesh.Trimesh:
+    """All meshes of a file as one, normalized to the unit sphere as in DeepSDF, without triangles of no area.
+
+    Raises InputError if the file is unreadable, holds no triangles or vertices that are not finite, or has no area.
+    """
+    try:
+        mesh = trimesh.load_scene(path, process=False, skip_materials=True).to_mesh()
+    except Exception as error:  # what a broken file raises depends on its bytes
+        raise InputError(f"{path} cannot be read as a mesh ({type(error).__name__}); replace or remove it") from None
+    if not len(mesh.faces):
+        raise InputError(f"{path} holds no triangles; replace or remove it")
+    if not np.isfinite(mesh.vertices).all():
+        raise InputError(f"{path} has vertices that are not finite; replace or remove it")
+    vertices = mesh.vertices[np.unique(mesh.faces)]  # those of no triangle do not count
+    if not np.ptp(vertices, axis=0).any():
+        raise InputError(f"{path} has no area; replace or remove it")
+    centre, scale = unit_sphere(vertices)
+    mesh = trimesh.Trimesh((mesh.vertices - centre) * scale, mesh.faces, process=False)
+    mesh.merge_vertices()  # .stl has each corner of each triangle anew
+    mesh.update_faces(mesh.nondegenerate_faces())
+    mesh.remove_unreferenced_vertices()
+    if not len(mesh.faces):
+        raise InputError(f"{path} has no area; replace or remove it")
+    return mesh
+
+
+def signed_distance(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
+    """(N,) float64 for points (N, 3): distance to the nearest triangle, negative where the winding number is above a half."""
+    points = points.astype(np.float64)
+    triangles = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
+    # libigl's own signs of this kind multiply the distance by 1 - 2|w|, which is not -1 within an overlap nor near a hole
+    distances, *_ = igl.signed_distance(points, *triangles, sign_type=igl.SIGNED_DISTANCE_TYPE_UNSIGNED)
+    winding = igl.fast_winding_number(*triangles, points)
+    return np.where(np.abs(winding) > 0.5, -distances, distances)
+
+
+def prepare_mesh(source: Path, target: Path, num_samples: int, seed: int) -> None:
+    """Writes the samples and the normalized mesh of one file. Raises InputError like read_mesh, and if there is no inside."""
+    mesh = read_mesh(source)
+    rng = np.random.default_rng((seed, zlib.crc32(source.stem.encode())))
+    points = sample_points(mesh, num_samples, rng)
+    samples = split_by_sign(points, signed_distance(mesh, points))
+    if not len(samples.negative):
+        raise InputError(f"{source} has no inside; close the mesh or remove it")
+    with written_whole(target.with_suffix(".ply")) as partial:
+        mesh.export(partial)
+    write_samples(target, samples)
+
+
+def list_meshes(source: Path) -> list[Path]:
+    """The mesh files of a folder by name. Raises InputError if there are none or two would have one name."""
+    if not source.is_dir():
+        raise InputError(f"no folder {source}; name one that holds {' '.join(SUFFIXES)} files")
+    files = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise InputError(f"{source} holds no meshes ({' '.join(SUFFIXES)}); add some or name another folder")
+    by_stem: dict[str, Path] = {}
+    for path in files:
+        other = by_stem.setdefault(path.stem, path)
+        if other != path:
+            raise InputError(f"{other} and {path} would be the same shape {path.stem}; rename or remove one")
+    return files
+
+
+def is_newer(path: Path, than: Path) -> bool:
+    return path.stat().st_mtime >= than.stat().st_mtime
+
+
+def single_threaded() -> None:
+    """libigl would use all cores in every process."""
+    os.environ["IGL_NUM_THREADS"] = "1"
+
+
+def prepare_meshes(source: Path, out: Path, num_samples: int, seed: int, workers: int | None = None) -> list[Path]:
+    """Writes `NAME.npz` and `NAME.ply` to `out` for the meshes of a folder and returns the paths of the `.npz`, by name.
+
+    What is there and newer than its mesh is not made again. A file that cannot be used is named on stderr, with the reason,
+    and left out; what comes out depends on the seed and on the file's name, not on the other files nor on the number of
+    worker processes (as many as cores, unless given).
+
+    Raises InputError if no file can be used, if two have the same name, if `out` is the folder itself, or if `out`'s shapes were
+    made with another seed or number of samples.
+    """
+    files = list_meshes(source)
+    if out.resolve() == source.resolve():
+        raise InputError(f"the shapes would be written over the meshes in {source}; name another folder for them")
+    check_made_with(out, {"seed": seed, "num_samples": num_samples})
+    targets = {file: out / f"{file.stem}.npz" for file in files}
+    missing = [file for file in files if not (is_made(targets[file]) and is_newer(targets[file], file))]
+    context = multiprocessing.get_context("spawn")  # a fork of a process that runs torch's threads may hang
+    most = min(workers or os.cpu_count() or 1, max(len(missing), 1))
+    pool = ProcessPoolExecutor(most, context, single_threaded)
+    refused = set()
+    try:
+        jobs = [pool.submit(prepare_mesh, file, targets[file], num_samples, seed) for file in missing]
+        for file, job in zip(missing, tqdm(jobs, "meshes", leave=False, disable=None)):
+            try:
+                job.result()
+            except InputError as error:
+                tqdm.write(f"left out: {error}", file=sys.stderr)
+                refused.add(file)
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the other files
+    if len(refused) == len(files):
+        raise InputError(f"none of the {len(files)} meshes in {source} can be used; see the reasons above")
+    return [targets[file] for file in files if file not in refused]
