@@ -93,7 +93,7 @@ def main(config: Config) -> dict[str, list[float]]:
 
     net_space = NetSpace(config.sizes)
     if config.affine_start == "instance":
-        closest = closeness(outputs, train.samples[..., 3]).argmax()
+        closest = closeness(outputs, train.samples[..., 3]).argmax().item()
         net_space.decoder.scalelayer.start_at(pack(train.rows[[closest]], prep_shape)[0, 0].cpu(), config.affine_scale)
     net_space.to(device)
     optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate)
