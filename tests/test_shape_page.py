@@ -1,5 +1,6 @@
 """The page that morphs shapes, opened and moved in a headless browser that may ask for nothing but the page."""
 
+import base64
 import shutil
 
 import numpy as np
@@ -11,8 +12,18 @@ from evaluation.meshes import level_set, mesh_facts
 from evaluation.shape_page import mesh_trace, write_shape_page
 
 BROWSER = next((path for path in map(shutil.which, ("chromium", "google-chrome", "chromium-browser")) if path), None)
-FLAGS = """--headless --no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update
-    --disable-sync --use-angle=swiftshader --enable-unsafe-swiftshader""".split()  # WebGL without a graphics card
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-angle=swiftshader",  # WebGL without a graphics card
+    "--enable-unsafe-swiftshader",
+]
+WIDE = {"width": 1000, "height": 600}  # CSS pixels
 GAMMA = np.array([0, 0.25, 0.5, 1])
 
 
@@ -32,7 +43,7 @@ def page_path(tmp_path_factory):
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(page_path):
     """The open page, drawn. What it asks for beside itself is refused; at the end it must have asked and erred for nothing."""
     if BROWSER is None:
@@ -42,7 +53,7 @@ def page(page_path):
     wrong = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        context = browser.new_context(viewport={"width": 1000, "height": 600}, offline=True)
+        context = browser.new_context(viewport=WIDE, offline=True)
 
         def answer(route):
             if route.request.url == page_path.as_uri():
@@ -81,7 +92,7 @@ def move(page, step):
 
 
 def test_the_slider_morphs_both_shapes_and_their_captions(page, page_path):
-    start, middle = state(page), move(page, 1)
+    start, middle = move(page, 0), move(page, 1)
     assert page.title() == "<Chairs & more>"
     assert (start["gamma"], middle["gamma"]) == ("γ = 0.00", "γ = 0.25")
     assert middle["captions"] == [
@@ -101,8 +112,8 @@ def test_the_slider_morphs_both_shapes_and_their_captions(page, page_path):
 
 
 def test_turning_one_view_turns_the_other_and_the_slider_keeps_the_turn(page):
-    eyes = "views.map(view => { const {x, y, z} = view._fullLayout.scene._scene.getCamera().eye; return [x, y, z]; })"
-    before = page.evaluate(eyes)
+    page.evaluate("window.eyes = () => views.map(view => Object.values(view._fullLayout.scene._scene.getCamera().eye))")
+    before = np.array(page.evaluate("eyes()"))
     for held in (0, 1):
         box = page.locator(".view").nth(held).bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -110,23 +121,30 @@ def test_turning_one_view_turns_the_other_and_the_slider_keeps_the_turn(page):
         page.mouse.down()
         page.mouse.move(x + 80, y + 10, steps=4)
         page.mouse.up()
-        page.wait_for_timeout(500)
-        after = page.evaluate(eyes)
-        assert np.allclose(after[0], after[1], atol=1e-6)
-        assert not np.allclose(before, after, atol=0.1)
+        # the views turn on for a moment after the mouse is let go
+        page.wait_for_timeout(1000)
+        page.wait_for_function("eyes()[0].every((value, i) => Math.abs(value - eyes()[1][i]) < 1e-6)")
+        after = np.array(page.evaluate("eyes()"))
+        assert (np.abs(after - before).max(axis=1) > 0.1).all()
         before = after
     move(page, 1)
-    assert np.allclose(page.evaluate(eyes), before, atol=1e-6)
+    assert np.allclose(page.evaluate("eyes()"), before, atol=1e-6)
 
 
 def test_on_a_narrow_screen_the_views_lie_below_each_other_and_nothing_sticks_out(page):
+    page.set_viewport_size(WIDE)
     first, second = (view.bounding_box() for view in page.locator("section").all())
     assert first["y"] == second["y"] and first["x"] + first["width"] <= second["x"]
     page.set_viewport_size({"width": 390, "height": 800})
     first, second = (view.bounding_box() for view in page.locator("section").all())
     assert first["x"] == second["x"] and first["y"] + first["height"] <= second["y"]
+    page.wait_for_function("views.every(view => view._fullLayout.width <= 390)")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("input").bounding_box()["y"] < 800
+
+
+def values_of(array):
+    return np.frombuffer(base64.b64decode(array["bdata"]), dtype=array["dtype"])
 
 
 def test_the_page_turns_shapes_without_mirroring_them():
@@ -134,15 +152,7 @@ def test_the_page_turns_shapes_without_mirroring_them():
     x, y, z = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]) @ mesh.vertices.T
     trace = mesh_trace(mesh, "gray")
     for name, expected in zip("xyz", (x, y, z)):
-        got = np.frombuffer(decoded(trace[name]["bdata"]), dtype=trace[name]["dtype"])
+        got = values_of(trace[name])
         assert np.allclose(got, expected)
-    faces = np.stack(
-        [np.frombuffer(decoded(trace[name]["bdata"]), dtype=trace[name]["dtype"]) for name in "ijk"], axis=1
-    )
+    faces = np.stack([values_of(trace[name]) for name in "ijk"], axis=1)
     assert np.array_equal(faces, mesh.faces)
-
-
-def decoded(text):
-    import base64
-
-    return base64.b64decode(text)
