@@ -22,7 +22,7 @@ def grid_points(start: int, end: int, resolution: int, device: torch.device) -> 
 
     From -1 to 1 on each axis, both included. Indices stay integers: divided as floats they shear the grid.
     """
-    axis = torch.linspace(-1, 1, resolution, dtype=torch.float64, device=device).float()
+    axis = (2 * torch.arange(resolution, dtype=torch.float64, device=device) / (resolution - 1) - 1).float()
     index = torch.arange(start, end, device=device)
     return torch.stack([axis[i] for i in torch.unravel_index(index, (resolution,) * 3)], dim=1)
 
@@ -94,11 +94,12 @@ def mesh_facts(mesh: trimesh.Trimesh) -> dict[str, float | int]:
 def chamfer_distance(a: trimesh.Trimesh, b: trimesh.Trimesh, num_points: int, key: tuple[int, ...]) -> float:
     """Symmetric Chamfer distance of two surfaces, in units: ½ (mean_p min_q |p - q| + mean_q min_p |q - p|).
 
-    Distances are Euclidean, not squared; p and q are `num_points` points drawn on each surface, uniformly by area.
-    Both surfaces draw from `key`, so that the distance is symmetric and a mesh is at 0 from itself; two meshes of one
-    surface are about ½ √(area / num_points) apart. NaN if a mesh is empty.
+    Distances are Euclidean, not squared; p and q are `num_points` points each, drawn on a and then on b, uniformly by
+    area, from `key`. Two drawings of one surface are about ½ √(area / num_points) apart, so that not even a mesh and
+    itself are at 0. NaN if a mesh is empty.
     """
     if not len(a.faces) or not len(b.faces):
         return float("nan")
-    p, q = (trimesh.sample.sample_surface(mesh, num_points, seed=np.random.default_rng(key))[0] for mesh in (a, b))
+    rng = np.random.default_rng(key)  # one for both: the same draws on similar meshes would give too small a distance
+    p, q = (trimesh.sample.sample_surface(mesh, num_points, seed=rng)[0] for mesh in (a, b))
     return float(cKDTree(q).query(p)[0].mean() + cKDTree(p).query(q)[0].mean()) / 2

@@ -4,23 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import trimesh
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from data.files import written_whole
 from evaluation.plots import STYLE
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
-from matplotlib.collections import PolyCollection  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
 AZIMUTH, ELEVATION = 35.0, 22.0  # degrees, of the camera: to the right of z, above the ground
 KEY_LIGHT, FILL_LIGHT = (-0.5, 0.65, 0.6), (0.9, 0.1, 0.3)  # directions in the camera's axes: right, up, to the viewer
 AMBIENT, KEY, FILL = 0.45, 0.62, 0.12  # shares of the colour
-TINT = 0.35  # share of white in it: the colours of lines are too dark to be shaded
+TINT = 0.35  # share of white in it
 MARGIN = 0.08  # units
 PANEL, GAP = 1.0, 0.04  # inches, a column's width, of it the space between columns
 LABELS = 0.24  # inches, beside the rows and below the columns
@@ -46,6 +43,11 @@ def camera_axes(azimuth: float, elevation: float) -> np.ndarray:
 CAMERA = camera_axes(AZIMUTH, ELEVATION)
 
 
+def tinted(color: str) -> np.ndarray:
+    """The colour of a surface, RGB in [0, 1]: the figures' colours, made for lines, are too dark to be shaded."""
+    return TINT + (1 - TINT) * np.array(to_rgb(color))
+
+
 def project(mesh: trimesh.Trimesh, color: str) -> tuple[np.ndarray, np.ndarray]:
     """Triangles (F, 3, 2) that face the camera, the farthest first, and their shaded colours (F, 3).
 
@@ -60,7 +62,7 @@ def project(mesh: trimesh.Trimesh, color: str) -> tuple[np.ndarray, np.ndarray]:
     light = AMBIENT
     for share, direction in ((KEY, KEY_LIGHT), (FILL, FILL_LIGHT)):
         light = light + share * np.clip(normals @ (direction / np.linalg.norm(direction)), 0, None)
-    shaded = (TINT + (1 - TINT) * np.array(to_rgb(color))) * light[:, None]
+    shaded = tinted(color) * light[:, None]
     return corners[order, :, :2], np.clip(shaded[order], 0, 1)
 
 
@@ -114,14 +116,14 @@ def write_meshes(folder: Path, rows: Sequence[ShapeRow], gamma: np.ndarray, name
     scene, paths = trimesh.Scene(), []
     for r, row in enumerate(rows):
         for c, (mesh, value) in enumerate(zip(row.meshes, gamma)):
-            stem = f"row{r}-{row.label}-gamma{value:.2f}"
+            stem = f"row{r}-{row.label}-gamma{value:g}"
             paths.append(folder / f"{stem}.ply")
             with written_whole(paths[-1]) as partial:
                 mesh.export(partial, file_type="ply")
             if len(mesh.faces):
                 colored = trimesh.Trimesh(mesh.vertices + [2.2 * c, -2.2 * r, 0], mesh.faces, process=False)
                 material = trimesh.visual.material.PBRMaterial(
-                    baseColorFactor=[*to_rgb(row.color), 1.0], metallicFactor=0.0, roughnessFactor=0.8
+                    baseColorFactor=[*tinted(row.color), 1.0], metallicFactor=0.0, roughnessFactor=0.8
                 )
                 colored.visual = trimesh.visual.TextureVisuals(material=material)
                 scene.add_geometry(colored, node_name=stem, geom_name=stem)
