@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo demo-multi test clean-demo
+.PHONY: demo demo-multi demo-3d test clean-demo
 
 demo: $(VENV)/installed
 	$(RUN) create_nets_dataset_single.py
@@ -31,11 +31,17 @@ demo-multi: $(VENV)/installed
 	$(RUN) eval_latspace_multi.py
 	$(RUN) -m evaluation.report runs/photos/multi runs/photos/missing runs/photos/single
 
+demo-3d: $(VENV)/installed
+	$(RUN) create_mlp_dataset.py
+	$(RUN) train_mlps.py
+	$(RUN) interpolate_mlps.py
+	$(RUN) -m evaluation.report runs/chairs/mlps
+
 test: $(VENV)/installed
 	$(RUN) -m pytest
 
 clean-demo:
-	rm -rf runs/photos models/input_lists/photos
+	rm -rf runs/photos models/input_lists/photos runs/chairs models/input_lists/chairs
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ...")'

@@ -31,8 +31,8 @@ from data.mlps import Entry
 from data.nets import read_instance, save_instance, write_lists
 from data.plans import Plan
 from data.sdf_samples import balanced, hold_out, read_samples
-from evaluation.meshes import chamfer_distance, level_set
 from evaluation.accuracy import closeness
+from evaluation.meshes import chamfer_distance, level_set
 from models.errors import InputError
 from models.siren import SirenNets
 from training.checkpoints import save_checkpoint
@@ -97,7 +97,9 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     fit = ("num_steps", "num_points", "learning_rate", "lr_decay", "lr_every", "num_kept", "seed")
     facts = {"dataset": dataset, "hidden": list(config.hidden), **{name: getattr(config, name) for name in fit}}
     plans = [
-        Plan(i, config.num_steps, folder / f"seed{config.seed}-{shape.stem}.safetensors", {**facts, "shape": shape.stem})
+        Plan(
+            i, config.num_steps, folder / f"seed{config.seed}-{shape.stem}.safetensors", {**facts, "shape": shape.stem}
+        )
         for i, shape in enumerate(shapes)
     ]
     of_shape = {shape: plan.path for shape, plan in zip(shapes, plans)}
@@ -213,12 +215,19 @@ def save_fits(
 def report_fits(run_dir: Path, plans: list[Plan]) -> dict[str, dict[str, float]]:
     """Writes and prints how close the SIRENs are to their shapes; those from samples alone have no Chamfer distance."""
     facts = {plan.facts["shape"]: read_instance(plan.path)[1] for plan in plans}
-    fits = {shape: {name: each[name] for name in ("closeness", "chamfer") if name in each} for shape, each in facts.items()}
+    fits = {
+        shape: {name: each[name] for name in ("closeness", "chamfer") if name in each} for shape, each in facts.items()
+    }
     write_json(run_dir / "create_mlp_dataset.json", fits)
-    for name, what in (("closeness", "share of distances within 0.01"), ("chamfer", "Chamfer distance to the true mesh")):
+    for name, what in (
+        ("closeness", "share of distances within 0.01"),
+        ("chamfer", "Chamfer distance to the true mesh"),
+    ):
         values = np.array([fit[name] for fit in fits.values() if name in fit])
         if len(values):
-            print(f"{what}: median {np.median(values):.4f}, {values.min():.4f} to {values.max():.4f}, n = {len(values)}")
+            print(
+                f"{what}: median {np.median(values):.4f}, {values.min():.4f} to {values.max():.4f}, n = {len(values)}"
+            )
     return fits
 
 

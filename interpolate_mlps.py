@@ -86,7 +86,9 @@ def main(config: Config) -> dict[str, Any]:
 
     pairs = [line for line, _ in lines]
     results = {**pairs[0], "pairs": pairs, "resolution": config.resolution, "split": config.split}
-    results["summary"] = {space: summary([pair[space] for pair in pairs], pairs[0]["gamma"]) for space in ("latent", "weights")}
+    results["summary"] = {
+        space: summary([pair[space] for pair in pairs], pairs[0]["gamma"]) for space in ("latent", "weights")
+    }
     name = "interpolate_mlps" if config.split == "train" else f"interpolate_mlps_{config.split}"
     write_json(run_dir / f"{name}.json", results)
 
@@ -98,8 +100,10 @@ def main(config: Config) -> dict[str, Any]:
     figure = plot_shape_rows([ShapeRow(row.label, row.meshes[shown], row.color) for row in rows], gammas[shown])
     pdf, png = save_figure(figure, run_dir / name)
     *_, glb = write_meshes(run_dir / "shapes", rows, gammas, name)
+    page = run_dir / f"{name}.html"
     title = f"{dataset_name(config.dataset)}: from {pairs[0]['from']} to {pairs[0]['to']}"
-    page = write_shape_page(run_dir / f"{name}.html", first["latent"], first["weights"], gammas, pairs[0], title)
+    both = first["latent"], first["weights"]
+    write_shape_page(page, title, gammas, *both, *([mesh_facts(mesh) for mesh in meshes] for meshes in both))
     for space, found in results["summary"].items():
         print(
             f"{space}: {found['empty']} of {found['meshes']} meshes empty, {found['pieces']:.1f} pieces on average; rank "

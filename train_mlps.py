@@ -86,7 +86,9 @@ def main(config: Config) -> dict[str, list[float]]:
     nets, prep_shape = train.nets, config.sizes.prep_shape
     check_prep_shape(prep_shape, nets.num_parameters, f"a SIREN of widths {nets.widths}")
     if config.num_measured >= train.samples.shape[1]:
-        raise InputError(f"--num-measured {config.num_measured}: instances have {train.samples.shape[1]} samples; give fewer")
+        raise InputError(
+            f"--num-measured {config.num_measured}: instances have {train.samples.shape[1]} samples; give fewer"
+        )
     train, measured = train.split_samples(config.num_measured)
     points, outputs = train.samples[..., :3], outputs_of(train, train.rows)  # (N, S, 3) and (N, S)
     hidden = nets.net.hidden_channels() if config.reorder_channels else []

@@ -91,7 +91,9 @@ def load_mlps(folders: Folders, dataset: str, split: str, device: torch.device) 
         raise InputError(f"input list {path} is empty; delete it and make it again with: {made_by}")
     for entry in entries:
         if entry.widths != entries[0].widths:
-            raise InputError(f"{path}: {entry.path} has widths {entry.widths}, others {entries[0].widths}; list one size")
+            raise InputError(
+                f"{path}: {entry.path} has widths {entry.widths}, others {entries[0].widths}; list one size"
+            )
     nets = SirenNets(entries[0].widths)
     rows, samples = zip(*(row_and_samples(nets, entry.path) for entry in entries))
     for entry, each in zip(entries, samples):

@@ -174,7 +174,9 @@ def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(
             f"{path} cannot be read as an instance ({type(error).__name__}); delete it and run the script that made it again"
         ) from None
-    if isinstance(state, dict) and isinstance(state.get("mlp"), dict):  # an MLP of the original release, with its samples
+    if isinstance(state, dict) and isinstance(
+        state.get("mlp"), dict
+    ):  # an MLP of the original release, with its samples
         state = {**state.pop("mlp"), **state}
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(

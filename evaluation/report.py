@@ -78,15 +78,43 @@ def latspace_multi_summary(results: dict) -> dict[str, float]:
     return summary
 
 
+def mlps_summary(run_dir: Path) -> dict[str, float]:
+    """The numbers of the experiment with signed distance functions (paper Fig. 4), like single_summary."""
+    made_by = f"python {{}}, with the preset or --dataset of {run_dir.parent.name}"
+    fits, training, lines = (
+        read_results(run_dir / f"{name}.json", made_by.format(f"{name}.py"))
+        for name in ("create_mlp_dataset", "train_mlps", "interpolate_mlps")
+    )
+    summary = {"SIRENs": len(fits)}
+    for name, what in (
+        ("closeness", "closeness to the true distance"),
+        ("chamfer", "Chamfer distance to the true mesh"),
+    ):
+        values = [fit[name] for fit in fits.values() if name in fit]
+        if values:
+            summary[f"fits: {what}, median"] = float(np.median(values))
+    for split, what in (("train", "training"), ("test", "held-out")):
+        values = training["closeness"][split]
+        summary[f"predicted: closeness to {len(values)} {what} SIRENs, mean"] = float(np.mean(values))
+    for space, found in lines["summary"].items():
+        summary[f"{space}: empty meshes"] = found["empty"]
+        summary[f"{space}: pieces, mean"] = found["pieces"]
+        for which in ("start", "end"):
+            summary[f"{space}: Spearman of gamma with distance to the {which}"] = found[which]
+    return summary
+
+
 def print_summary(title: str, summary: dict[str, float]) -> None:
     print(f"\n{title}")
     for name, value in summary.items():
-        print(f"  {name:<50}{value:>9}" if isinstance(value, int) else f"  {name:<50}{value:>9.2f}")
+        print(f"  {name:<56}{value:>9}" if isinstance(value, int) else f"  {name:<56}{value:>9.2f}")
 
 
 def main(run_dir: Path) -> None:
     if run_dir.name == "single":
         print_summary(f"Single-architecture NetSpace, {run_dir}", single_summary(run_dir))
+    elif run_dir.name == "mlps":
+        print_summary(f"NetSpace of signed distance functions, {run_dir}", mlps_summary(run_dir))
     else:
         which = "all architectures" if run_dir.name == "multi" else "unseen architectures"
         print_summary(f"Multi-architecture NetSpace, {which}, {run_dir}", multi_summary(run_dir))

@@ -28,7 +28,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         stride = self.stride
-        if self.kernel_size == (1, 1):
+        if self.kernel_size == (1, 1) and self.padding == (0, 0):
             # The same conv without its stride: oneDNN's strided 1x1 conv of few channels in channels-last memory writes
             # past its buffer in the backward pass, and the process crashes (oneDNN issue 6035).
             x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
