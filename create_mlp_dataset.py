@@ -42,7 +42,6 @@ from training.runtime import pick_device
 from training.stacks import constants_of_stack, fresh_state, train_missing
 
 MEASURED = 0.1  # share of a shape's samples that its SIREN is not fitted to, but measured on
-CHAMFER_POINTS = 30_000  # on each surface
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ class Config:
     lr_every: int = 1000  # every so many steps
     num_kept: int = 50_000  # samples kept with each SIREN, to compare it with predicted ones
     resolution: int = 128  # of the grid on which fits are meshed, points a side
+    chamfer_points: int = 30_000  # on each surface, for the distance between a fit's and the true one
     side_by_side: int = 16  # SIRENs fitted at once; fewer need less memory
     checkpoint_seconds: float = 60.0
     seed: int = 0
@@ -208,7 +208,7 @@ def save_fits(
         if shape.with_suffix(".ply").is_file():
             fit = level_set(lambda points, row=row: nets.run(row, points)[0], config.resolution, device)
             truth = trimesh.load(shape.with_suffix(".ply"))
-            facts["chamfer"] = chamfer_distance(fit, truth, CHAMFER_POINTS, (config.seed, plan.index))
+            facts["chamfer"] = chamfer_distance(fit, truth, config.chamfer_points, (config.seed, plan.index))
         save_instance(plan.path, {**{name: value[i] for name, value in state.items()}, "sdf": sdf[i]}, facts)
 
 

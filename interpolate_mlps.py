@@ -46,7 +46,7 @@ class Config:
     num_gammas: int = 11  # on each line, ends included
     shown_every: int = 2  # of them in the figure; the page and the numbers have all
     resolution: int = 128  # of the grid that is meshed, points a side
-    num_points: int = 30_000  # on each surface, for the Chamfer distance
+    chamfer_points: int = 30_000  # on each surface, for the Chamfer distance
     checkpoint: Path | None = None  # runs/<dataset>/mlps/best.pt unless given; the original release's are read too
     seed: int = 0
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
@@ -105,9 +105,10 @@ def main(config: Config) -> dict[str, Any]:
     both = first["latent"], first["weights"]
     write_shape_page(page, title, gammas, *both, *([mesh_facts(mesh) for mesh in meshes] for meshes in both))
     for space, found in results["summary"].items():
+        ranks = ["none" if found[end] is None else f"{found[end]:.2f}" for end in ("start", "end")]
         print(
             f"{space}: {found['empty']} of {found['meshes']} meshes empty, {found['pieces']:.1f} pieces on average; rank "
-            f"correlation of gamma with Chamfer distance to the start {found['start']:.2f}, to the end {found['end']:.2f}"
+            f"correlation of gamma with Chamfer distance to the start {ranks[0]}, to the end {ranks[1]}"
         )
     print(f"{png}, {pdf}, {page}, {glb}")
     return results
@@ -123,13 +124,16 @@ def facts_along(meshes: list[trimesh.Trimesh], ends: list[trimesh.Trimesh], conf
     facts = [mesh_facts(mesh) for mesh in meshes]
     along: dict[str, list] = {name: [each[name] for each in facts] for name in ("volume", "pieces")}
     for which, end in zip(("start", "end"), ends):
-        far = [chamfer_distance(mesh, end, config.num_points, (config.seed, 6)) for mesh in meshes]
+        far = [chamfer_distance(mesh, end, config.chamfer_points, (config.seed, 6)) for mesh in meshes]
         along[f"chamfer_to_{which}"] = [None if np.isnan(each) else each for each in far]
     return along
 
 
-def summary(lines: list[dict[str, list]], gamma: list[float]) -> dict[str, float]:
-    """Over all pairs: empty meshes, pieces, and the mean rank correlation of gamma with the distances, empty ones left out."""
+def summary(lines: list[dict[str, list]], gamma: list[float]) -> dict[str, float | None]:
+    """Over all pairs: empty meshes, pieces, and the mean rank correlation of gamma with the distances.
+
+    Empty meshes have no distance and are left out of it; a line of fewer than three others has no correlation.
+    """
     pieces = np.array([line["pieces"] for line in lines])
     found = {"meshes": pieces.size, "empty": int((pieces == 0).sum()), "pieces": float(pieces.mean())}
     for which in ("start", "end"):
@@ -138,7 +142,7 @@ def summary(lines: list[dict[str, list]], gamma: list[float]) -> dict[str, float
             there = [(g, far) for g, far in zip(gamma, line[f"chamfer_to_{which}"]) if far is not None]
             if len(there) > 2:
                 ranks.append(spearmanr(*zip(*there)).statistic)
-        found[which] = float(np.mean(ranks)) if ranks else float("nan")
+        found[which] = float(np.mean(ranks)) if ranks else None
     return found
 
 

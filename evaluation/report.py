@@ -100,7 +100,8 @@ def mlps_summary(run_dir: Path) -> dict[str, float]:
         summary[f"{space}: empty meshes"] = found["empty"]
         summary[f"{space}: pieces, mean"] = found["pieces"]
         for which in ("start", "end"):
-            summary[f"{space}: Spearman of gamma with distance to the {which}"] = found[which]
+            if found[which] is not None:
+                summary[f"{space}: Spearman of gamma with distance to the {which}"] = found[which]
     return summary
 
 

@@ -5,16 +5,19 @@ from pathlib import Path
 
 import torch
 
+import create_mlp_dataset
 import create_nets_dataset_multi
 import create_nets_dataset_single
 import eval_latspace_multi
 import eval_latspace_single
 import eval_multi
 import eval_single
+import interpolate_mlps
 import interpolate_multi_arch
 import interpolate_single_arch
 import train_latspace_multi
 import train_latspace_single
+import train_mlps
 import train_multi_arch
 import train_single_arch
 import visualize_prep
@@ -89,6 +92,31 @@ def run_all_multi(root: Path) -> Path:
     for script in (eval_single, interpolate_single_arch, eval_latspace_single):
         script.main(look_config(script, root))
     return root / "runs" / "photos"
+
+
+def create_mlp_config(root: Path, **changes) -> create_mlp_dataset.Config:
+    small = dict(hidden=(16, 16), num_shapes=6, num_test=2, num_samples=800, num_steps=120, num_points=64, lr_every=8)
+    small |= dict(learning_rate=1e-2, num_kept=200, resolution=16, chamfer_points=500, side_by_side=4)
+    return replace(create_mlp_dataset.PRESETS["chairs"], **{**small, "folders": folders(root), **changes})
+
+
+def train_mlps_config(root: Path, **changes) -> train_mlps.Config:
+    sizes = Sizes((8, 48), emb_size=64, grid=4, row_length=32, row_channels=8)
+    small = dict(sizes=sizes, meta_batch=2, num_points=64, num_measured=50, num_epochs=6, validate_every=2)
+    return replace(train_mlps.PRESETS["chairs"], **{**small, "folders": folders(root), **changes})
+
+
+def interpolate_mlps_config(root: Path, **changes) -> interpolate_mlps.Config:
+    small = dict(num_pairs=2, num_gammas=3, resolution=16, chamfer_points=500)
+    return replace(interpolate_mlps.PRESETS["chairs"], **{**small, "folders": folders(root), **changes})
+
+
+def run_all_mlps(root: Path) -> Path:
+    """Runs the three scripts of signed distance functions and returns the run folder."""
+    create_mlp_dataset.main(create_mlp_config(root))
+    train_mlps.main(train_mlps_config(root))
+    interpolate_mlps.main(interpolate_mlps_config(root))
+    return root / "runs" / "chairs" / "mlps"
 
 
 def run_all(root: Path) -> Path:
