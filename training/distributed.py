@@ -53,7 +53,7 @@ def start_alike(module: nn.Module, step: int) -> None:
         return
     device = next(module.parameters()).device
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        join("nccl" if device.type == "cuda" else "gloo")
     steps = [torch.zeros((), dtype=torch.int64, device=device) for _ in range(num_ranks())]
     dist.all_gather(steps, torch.tensor(step, device=device))
     if len(set(map(int, steps))) > 1:
@@ -62,6 +62,14 @@ def start_alike(module: nn.Module, step: int) -> None:
         )
     for value in module.state_dict().values():
         dist.broadcast(value, src=0)
+
+
+def join(backend: str) -> None:
+    store, number, of = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # It outlives a restart, with the addresses of processes that are gone (torch 2.12.0).
+        store = dist.PrefixStore(f"restart {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(backend, store=store, rank=number, world_size=of, timeout=TIMEOUT)
 
 
 def sum_gradients(module: nn.Module) -> None:
