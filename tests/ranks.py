@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import create_nets_dataset_multi
 import create_nets_dataset_single
@@ -17,7 +18,6 @@ from data import load
 from tests import miniature
 from training.command_line import run_script
 from training.ensembles import Ensemble
-from training.runs import Run
 
 # 20 steps in 2 epochs, at the paper's rate. A norm that is never reached: clipping, like Adam, hides gradients' scale.
 SHORT = dict(image_batch=102, num_epochs=2, prep_noise=0.2, schedule="constant", learning_rate=1e-4, clip_norm=1e9)
@@ -64,8 +64,8 @@ def become_ranks(number: int) -> None:
     raise SystemExit(max(abs(os.waitstatus_to_exitcode(os.wait()[1])) for _ in range(number)))
 
 
-def die_once(restart: str, owner: type, name: str, calls: int) -> None:
-    """After so many restarts by torchrun, the last rank is killed in place of the given call of a method."""
+def die_once(restart: str, owner: Any, name: str, calls: int) -> None:
+    """After so many restarts by torchrun, the last rank is killed in place of the given call of a function."""
     last = int(os.environ["RANK"]) + 1 == int(os.environ["WORLD_SIZE"])
     if not calls or not last or os.environ["TORCHELASTIC_RESTART_COUNT"] != restart:
         return
@@ -88,7 +88,7 @@ def main() -> None:
     runs_dir = Path(runs_dir.replace("RANK", os.environ["RANK"]))
     load.LOADERS["photos"] = lambda data_dir: miniature.few_photos()
     die_once("0", Ensemble, "step", int(os.environ.get("DIE_AT_STEP", 0)))
-    die_once("1", Run, "log", int(os.environ.get("DIE_AT_LOG", 0)))
+    die_once("1", train_multi_arch, "step_losses", int(os.environ.get("DIE_AT_LOSS", 0)))
 
     def run_all(config) -> None:
         for job in jobs:

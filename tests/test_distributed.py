@@ -122,7 +122,7 @@ def test_instances_of_several_ranks_are_those_of_one(root):
 def test_ranks_that_are_killed_are_started_again(root):
     """Of two: once in the second of its stacks of instances, and once when NetSpace is in its second epoch."""
     jobs, runs = [*ranks.INSTANCES, "multi"], root / "killed"
-    done = check(torchrun(2, "tests/ranks.py", root, runs, *jobs, DIE_AT_STEP="45", DIE_AT_LOG="2"))
+    done = check(torchrun(2, "tests/ranks.py", root, runs, *jobs, DIE_AT_STEP="45", DIE_AT_LOSS="15"))
     assert done.stderr.count("(exitcode: -9)") == 2
     for job in ranks.INSTANCES:
         check_instances(job, runs, root / "1")
