@@ -168,6 +168,7 @@ def train_side_by_side(
     what = f"{len(plans)} {nets.architecture.name}"
     bar = tqdm(total=num_epochs, initial=epoch, desc=what, unit=" epochs", disable=hides_bar())
     while epoch < num_epochs:
+        draws = Epoch(images.train, [(*key, 3, epoch) for key in keys], config.image_batch)
         if time.monotonic() - last_saved > config.checkpoint_seconds:
             state = {
                 "constants": constants_of_stack(config),
@@ -179,7 +180,6 @@ def train_side_by_side(
             save_checkpoint(checkpoint, state)
             last_saved = time.monotonic()
         ensemble.set_learning_rate(config.learning_rate * 0.1 ** sum(epoch >= drop for drop in drops))
-        draws = Epoch(images.train, [(*key, 3, epoch) for key in keys], config.image_batch)
         for i in range(len(draws)):
             ensemble.step(*draws.batch(i))
         epoch += 1

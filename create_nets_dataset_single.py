@@ -135,6 +135,7 @@ def train_side_by_side(
         disable=hides_bar(),
     )
     while plans:
+        draws = Epoch(images.train, [(config.seed, 3, plan.index, epoch) for plan in plans], config.image_batch)
         if time.monotonic() - last_saved > config.checkpoint_seconds:
             indices = [plan.index for plan in plans]
             state = {
@@ -146,7 +147,6 @@ def train_side_by_side(
             }
             save_checkpoint(checkpoint, state)
             last_saved = time.monotonic()
-        draws = Epoch(images.train, [(config.seed, 3, plan.index, epoch) for plan in plans], config.image_batch)
         rows = torch.arange(len(plans), device=device)  # of the draws, for those still in training
         for i in range(len(draws)):
             ensemble.step(*draws.batch(i, rows))
