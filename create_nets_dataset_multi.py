@@ -9,6 +9,7 @@ models/input_lists/<dataset>/multi/{train,val,test,teacher}.txt, and missing/{tr
 and the highest ClassId are, taken from the same instances. Kept is what does best on validation images.
 Run again to resume: an instance on disk is not trained again. photos takes 6 minutes on 2 CPU cores."""
 
+import itertools
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,9 +31,17 @@ from models.instances import ArchitectureOnImages
 from models.registry import ARCHITECTURES, Architecture, architectures_by_class_id, get_architecture
 from training.checkpoints import save_checkpoint
 from training.command_line import run_script
+from training.distributed import hides_bar, is_first
 from training.ensembles import BestStates, Ensemble
 from training.runtime import pick_device
-from training.stacks import constants_of_stack, fresh_state, save_instances, train_missing
+from training.stacks import (
+    constants_of_stack,
+    fresh_state,
+    of_this_rank,
+    save_instances,
+    train_missing,
+    wait_for_instances,
+)
 
 
 @dataclass(frozen=True)
@@ -101,18 +110,17 @@ def main(config: Config) -> None:
     # Refuses now, not after hours of training.
     writes = [write_lists(config.folders, config.dataset, setting, lists) for setting, lists in entries.items()]
 
+    turns = itertools.count()
     for architecture, planned in [(teacher, teacher_plans), *plans.items()]:
         nets = ArchitectureOnImages(architecture, images.image_shape, images.num_classes)
-        folder = planned[0].path.parent
-        checkpoint = folder / f"seed{config.seed}-in-training.pt"
-
-        def train(stack: list[Plan], saved: dict[str, Any] | None, nets=nets, checkpoint=checkpoint) -> None:
-            train_side_by_side(config, images, nets, stack, checkpoint, saved)
-
-        trained = train_missing(planned, checkpoint, constants_of_stack(config), config.side_by_side, train)
-        print(f"{len(planned)} instances of {architecture.name} in {folder}, {trained} of them trained now")
-    for write in writes:
-        write()
+        train = partial(train_side_by_side, config, images, nets)
+        trained = train_missing(planned, turns, constants_of_stack(config), config.side_by_side, train)
+        trained_now = f"{trained} of them trained now{of_this_rank()}"
+        print(f"{len(planned)} instances of {architecture.name} in {planned[0].path.parent}, {trained_now}")
+    if is_first():
+        wait_for_instances([*teacher_plans, *itertools.chain(*plans.values())])
+        for write in writes:
+            write()
 
 
 def check_counts(config: Config, pool: list[Architecture]) -> None:
@@ -154,12 +162,13 @@ def train_side_by_side(
         ensemble.load_state_dict(saved["ensemble"])
         best.load_state_dict(saved["best"])
         epoch = saved["epoch"]
-    last_saved = time.monotonic()
+    last_saved = float("-inf")  # a stack that is stopped at any time goes on with the same instances side by side
     num_epochs = plans[0].facts["num_epochs"]
     drops, look_from = [round(share * num_epochs) for share in config.lr_drops], round(config.look_from * num_epochs)
     what = f"{len(plans)} {nets.architecture.name}"
-    bar = tqdm(total=num_epochs, initial=epoch, desc=what, unit=" epochs", disable=None)
+    bar = tqdm(total=num_epochs, initial=epoch, desc=what, unit=" epochs", disable=hides_bar())
     while epoch < num_epochs:
+        draws = Epoch(images.train, [(*key, 3, epoch) for key in keys], config.image_batch)
         if time.monotonic() - last_saved > config.checkpoint_seconds:
             state = {
                 "constants": constants_of_stack(config),
@@ -171,7 +180,6 @@ def train_side_by_side(
             save_checkpoint(checkpoint, state)
             last_saved = time.monotonic()
         ensemble.set_learning_rate(config.learning_rate * 0.1 ** sum(epoch >= drop for drop in drops))
-        draws = Epoch(images.train, [(*key, 3, epoch) for key in keys], config.image_batch)
         for i in range(len(draws)):
             ensemble.step(*draws.batch(i))
         epoch += 1
@@ -186,4 +194,4 @@ def train_side_by_side(
 
 
 if __name__ == "__main__":
-    run_script(main, PRESETS, __doc__)
+    run_script(main, PRESETS, __doc__, split_over_ranks=True)

@@ -8,8 +8,10 @@ Writes runs/<dataset>/nets/<architecture>-adam/*.safetensors and models/input_li
 Instances train side by side, each from its own initialization, on its own order and augmentation of the images.
 Run again to resume: an instance on disk is not trained again. photos takes 64 seconds on 2 CPU cores."""
 
+import itertools
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,9 +29,17 @@ from models.instances import ArchitectureOnImages
 from models.registry import get_architecture
 from training.checkpoints import save_checkpoint
 from training.command_line import run_script
+from training.distributed import hides_bar, is_first
 from training.ensembles import Ensemble
 from training.runtime import pick_device
-from training.stacks import constants_of_stack, fresh_state, save_instances, train_missing
+from training.stacks import (
+    constants_of_stack,
+    fresh_state,
+    of_this_rank,
+    save_instances,
+    train_missing,
+    wait_for_instances,
+)
 
 # How long instances train: the original release's 186 candidates, in epochs.
 PAPER_EPOCHS = (
@@ -89,13 +99,12 @@ def main(config: Config) -> None:
     }
     write = write_lists(config.folders, config.dataset, "single", entries)  # refuses now, not after hours of training
 
-    def train(stack: list[Plan], saved: dict[str, Any] | None) -> None:
-        train_side_by_side(config, images, nets, stack, checkpoint, saved)
-
-    checkpoint = folder / f"seed{config.seed}-in-training.pt"
-    missing = train_missing(plans, checkpoint, constants_of_stack(config), config.side_by_side, train)
-    write()
-    print(f"{len(plans)} instances of {config.architecture} in {folder}, {missing} of them trained now")
+    train = partial(train_side_by_side, config, images, nets)
+    trained = train_missing(plans, itertools.count(), constants_of_stack(config), config.side_by_side, train)
+    if is_first():
+        wait_for_instances(plans)
+        write()
+    print(f"{len(plans)} instances of {config.architecture} in {folder}, {trained} of them trained now{of_this_rank()}")
 
 
 def train_side_by_side(
@@ -117,15 +126,16 @@ def train_side_by_side(
     if saved:
         ensemble.load_state_dict(saved["ensemble"])
         epoch, steps = saved["epoch"], saved["steps"]
-    last_saved = time.monotonic()
+    last_saved = float("-inf")  # a stack that is stopped at any time goes on with the same instances side by side
     bar = tqdm(
         total=sum(plan.steps for plan in plans),
         initial=steps * len(plans),
         desc=f"{len(plans)} instances",
         unit=" steps",
-        disable=None,
+        disable=hides_bar(),
     )
     while plans:
+        draws = Epoch(images.train, [(config.seed, 3, plan.index, epoch) for plan in plans], config.image_batch)
         if time.monotonic() - last_saved > config.checkpoint_seconds:
             indices = [plan.index for plan in plans]
             state = {
@@ -137,7 +147,6 @@ def train_side_by_side(
             }
             save_checkpoint(checkpoint, state)
             last_saved = time.monotonic()
-        draws = Epoch(images.train, [(config.seed, 3, plan.index, epoch) for plan in plans], config.image_batch)
         rows = torch.arange(len(plans), device=device)  # of the draws, for those still in training
         for i in range(len(draws)):
             ensemble.step(*draws.batch(i, rows))
@@ -162,4 +171,4 @@ def save_finished(ensemble: Ensemble, nets: ArchitectureOnImages, images: ImageS
 
 
 if __name__ == "__main__":
-    run_script(main, PRESETS, __doc__)
+    run_script(main, PRESETS, __doc__, split_over_ranks=True)

@@ -27,7 +27,14 @@ from models.architecture_pool import ArchitecturePool
 from models.errors import InputError
 from models.netspace import NetSpace, Sizes
 from training.command_line import run_script
-from training.losses import boundary_pairs, class_id_losses, interpolate_boundaries, teacher_losses
+from training.distributed import hides_bar, share, sum_gradients, sum_over_ranks
+from training.losses import (
+    boundary_pairs,
+    class_id_losses,
+    interpolate_boundaries,
+    interpolation_factors,
+    teacher_losses,
+)
 from training.noise import add_noise
 from training.runs import Run, constants_of_run
 from training.runtime import pick_device
@@ -98,7 +105,7 @@ def main(config: Config) -> None:
     if run.epoch >= config.num_epochs:
         print(f"already trained for {run.epoch} epochs; best.pt in {run_dir}")
 
-    bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=None)
+    bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=hides_bar())
     while run.epoch < config.num_epochs:
         draws = Epoch(images.train, [(config.seed, 0, run.epoch)], config.image_batch)
         key = (config.seed, 1, run.epoch)
@@ -119,6 +126,7 @@ def main(config: Config) -> None:
             loss = kd + class_id
             optimizer.zero_grad()
             loss.backward()
+            sum_gradients(net_space)
             torch.nn.utils.clip_grad_norm_(net_space.parameters(), config.clip_norm)
             optimizer.step()
             scheduler.step()
@@ -127,7 +135,8 @@ def main(config: Config) -> None:
             right += sum(mine == theirs for mine, theirs in zip(predicted_ids, wished))
             bar.update()
         run.epoch, run.step = run.epoch + 1, run.step + len(draws)
-        means = dict(zip(("loss", "kd_loss", "class_id_loss"), (sums / len(draws)).tolist()))
+        *losses, shown, right = sum_over_ranks(torch.cat([sums, sums.new_tensor([shown, right])])).tolist()
+        means = {name: value / len(draws) for name, value in zip(("loss", "kd_loss", "class_id_loss"), losses)}
         if not math.isfinite(means["loss"]):
             raise InputError(f"the loss became {means['loss']} in epoch {run.epoch}; lower --learning-rate")
         scalars = {**means, "right_class_ids": right / shown, "learning_rate": scheduler.get_last_lr()[0]}
@@ -160,10 +169,20 @@ def step_losses(
     Both are SUMS over instances, pairs and gammas, as the text of eq. 11 and 12 says and the original does in this setting.
     An instance is built with the architecture that the classifier predicts, so its L_kd says nothing until that is right.
     Also returns predicted and wished ClassIds.
+
+    All are of this rank's share of the M + pairs*(A-2) embeddings alone; for one between two targets it encodes both.
     """
-    embeddings = net_space.encoder(preps)  # (M, E)
-    between, between_ids = interpolate_boundaries(embeddings, boundary_pairs(class_ids, len(pool)), len(pool))
-    embeddings, wished = torch.cat([embeddings, between]), class_ids + between_ids  # (M + pairs*(A-2), E)
+    pairs = boundary_pairs(class_ids, len(pool))
+    made_of = [(i,) for i in range(len(preps))] + [pair for pair in pairs for _ in interpolation_factors(len(pool))]
+    needed = sorted({i for targets in made_of[share()] for i in targets})
+    if not needed:
+        nothing = torch.zeros(2, device=x.device, requires_grad=True)
+        return nothing[0], nothing[1], [], []
+    encoded = net_space.encoder(preps[needed])
+    embeddings = encoded.new_zeros(len(preps), encoded.shape[1])  # (M, E)
+    embeddings = embeddings.index_copy(0, torch.tensor(needed, device=x.device), encoded)
+    between, between_ids = interpolate_boundaries(embeddings, pairs, len(pool))
+    embeddings, wished = torch.cat([embeddings, between])[share()], (class_ids + between_ids)[share()]
     class_logits = net_space.classifier(embeddings)
     predicted_ids = class_logits.argmax(1).tolist()  # what a step reads back from the device
     predicted = pool.run(net_space.decoder(embeddings), predicted_ids, x)
@@ -172,4 +191,4 @@ def step_losses(
 
 
 if __name__ == "__main__":
-    run_script(main, PRESETS, __doc__)
+    run_script(main, PRESETS, __doc__, split_over_ranks=True)

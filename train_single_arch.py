@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 import tyro
+from torch import Tensor
 from tqdm import tqdm
 
 from data.folders import Folders
@@ -27,6 +28,7 @@ from models.prep import check_prep_shape, pack, unpack
 from models.registry import get_architecture
 from models.symmetries import reordering
 from training.command_line import run_script
+from training.distributed import hides_bar, share, sum_gradients, sum_over_ranks
 from training.losses import distillation_loss
 from training.noise import add_noise
 from training.runs import Run, constants_of_run
@@ -100,30 +102,29 @@ def main(config: Config) -> None:
     if run.epoch >= config.num_epochs:
         print(f"already trained for {run.epoch} epochs; best.pt in {run_dir}")
 
-    bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=None)
+    bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=hides_bar())
     while run.epoch < config.num_epochs:
         draws = Epoch(images.train, [(config.seed, 0, run.epoch)], config.image_batch)
         chosen = meta_batches(len(train), config.meta_batch, len(draws), (config.seed, 1, run.epoch)).to(device)
         total_loss = torch.zeros((), device=device)
         for i in range(len(draws)):
             x = draws.batch(i)[0][0]  # (B, C, S, S), the same for all instances
-            rows = train.rows[chosen[i]]  # (M, P)
-            with torch.no_grad():
-                target = nets.run(rows, x)  # (M, B, classes)
+            rows = shown = train.rows[chosen[i]]  # (M, P)
             if hidden:
-                rows = rows[:, reordering(nets.layout, hidden, (config.seed, 3, run.step + i)).to(device)]
-            preps = add_noise(pack(rows, prep_shape), config.prep_noise, (config.seed, 2, run.step + i))  # (M, 1, H, W)
-            predicted = nets.run(unpack(net_space(preps), nets.num_parameters), x)
-            loss = distillation_loss(predicted, target, config.temperature)
+                shown = rows[:, reordering(nets.layout, hidden, (config.seed, 3, run.step + i)).to(device)]
+            preps = pack(shown, prep_shape)  # (M, 1, H, W)
+            preps = add_noise(preps, config.prep_noise, (config.seed, 2, run.step + i))
+            loss = step_loss(config, net_space, nets, preps[share()], rows[share()], x)
             optimizer.zero_grad()
             loss.backward()
+            sum_gradients(net_space)
             torch.nn.utils.clip_grad_norm_(net_space.parameters(), config.clip_norm)
             optimizer.step()
             scheduler.step()
             total_loss += loss.detach()
             bar.update()
         run.epoch, run.step = run.epoch + 1, run.step + len(draws)
-        mean_loss = total_loss.item() / len(draws)
+        mean_loss = sum_over_ranks(total_loss).item() / len(draws)
         if not math.isfinite(mean_loss):
             raise InputError(f"the loss became {mean_loss} in epoch {run.epoch}; lower --learning-rate or --clip-norm")
         scalars = {"loss": mean_loss, "learning_rate": scheduler.get_last_lr()[0]}
@@ -140,5 +141,20 @@ def main(config: Config) -> None:
     print(f"{run.epoch} epochs: on validation, mean |target - predicted accuracy| is {run.best_score:.2f} points")
 
 
+def step_loss(
+    config: Config, net_space: NetSpace, nets: ArchitectureOnImages, preps: Tensor, rows: Tensor, x: Tensor
+) -> Tensor:
+    """What this rank's m of the M targets add to the loss of eq. 1, their mean; images (B, C, S, S).
+
+    `preps` (m, 1, H, W) is what the encoder sees of the targets in `rows` (m, P). Without targets, 0.
+    """
+    if not len(rows):
+        return torch.zeros((), device=x.device, requires_grad=True)
+    with torch.no_grad():
+        target = nets.run(rows, x)  # (m, B, classes)
+    predicted = nets.run(unpack(net_space(preps), nets.num_parameters), x)
+    return distillation_loss(predicted, target, config.temperature) * (len(rows) / config.meta_batch)
+
+
 if __name__ == "__main__":
-    run_script(main, PRESETS, __doc__)
+    run_script(main, PRESETS, __doc__, split_over_ranks=True)

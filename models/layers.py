@@ -29,9 +29,9 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         stride = self.stride
         if self.kernel_size == (1, 1) and self.padding == (0, 0):
-            # The same conv without its stride: oneDNN's strided 1x1 conv of few channels in channels-last memory writes
-            # past its buffer in the backward pass, and the process crashes (oneDNN issue 6035).
-            x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
+            # The same numbers from every stride-th pixel. Strided 1x1 convs of few channels in channels-last memory write
+            # past their buffer in the backward pass on CPUs with AVX2 or AVX-512 (oneDNN issue 6035, torch 2.12.0).
+            x, stride = x[..., :: stride[0], :: stride[1]], (1, 1)
         if self.weight.dim() == 4:
             return F.conv2d(x, self.weight, self.bias, stride, self.padding, self.dilation, self.groups)
         m, o, i, kh, kw = self.weight.shape

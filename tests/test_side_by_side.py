@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models import layers
-from models.instances import run_instances
+from models.instances import ArchitectureOnImages, run_instances
 from models.registry import ARCHITECTURES
 from tests.conftest import instances_in_float64
 from training.ensembles import Ensemble
@@ -85,3 +85,19 @@ def test_training_side_by_side_is_training_one_by_one(make_optimizer):
             optimizer.step()
         for key, value in net.state_dict().items():
             torch.testing.assert_close(together[key][place], value, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_one_instance_in_float32_is_the_first_of_two():
+    """A ResNet8 alone goes through dense convs, whose CPU kernels differ from the grouped ones."""
+    nets = ArchitectureOnImages(ARCHITECTURES["resnet8"], *SMALL)
+    state = nets.start([0, 1])
+    images, labels = torch.randn(10, 2, 128, *SMALL[0]), torch.randint(10, (10, 2, 128))
+    alone, both = (
+        Ensemble(nets, {key: value[:m] for key, value in state.items()}, lambda p: torch.optim.SGD(p, 1e-2))
+        for m in (1, 2)
+    )
+    for x, y in zip(images, labels):
+        alone.step(x[:1], y[:1])
+        both.step(x, y)
+    for key, value in alone.state().items():
+        torch.testing.assert_close(value[0], both.state()[key][0], rtol=1e-3, atol=1e-4)

@@ -11,18 +11,29 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from models.errors import InputError
+from training.distributed import is_first, leave, num_ranks, rank
 from training.runtime import prepare_process
 
 Config = TypeVar("Config")
 MAY_BE_ZERO = ("seed", "prep_noise", "checkpoint_seconds", "instance")
 
 
-def run_script(main: Callable[[Config], Any], presets: dict[str, Config], doc: str) -> None:
-    """Runs `main` on the preset that the command line names (the first one by default). Bad input ends with status 2."""
+def run_script(
+    main: Callable[[Config], Any], presets: dict[str, Config], doc: str, split_over_ranks: bool = False
+) -> None:
+    """Runs `main` on the preset that the command line names (the first one by default). Bad input ends with status 2.
+
+    Under torchrun all ranks run `main` where it splits its work over them, and only the first prints. Where it does not,
+    only the first runs, and the others end at once.
+    """
+    if not (is_first() or split_over_ranks):
+        return
     try:
         config = read_config(presets, sys.argv[1:], doc)
         prepare_process()
-        main(config)
+        with contextlib.redirect_stdout(sys.stdout if is_first() else io.StringIO()):
+            main(config)
+        leave()
     except InputError as error:
         stop(str(error))
     except KeyboardInterrupt:
@@ -31,7 +42,8 @@ def run_script(main: Callable[[Config], Any], presets: dict[str, Config], doc: s
 
 
 def stop(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    whose = f" (rank {rank()})" if num_ranks() > 1 else ""
+    print(f"error{whose}: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -14,6 +14,7 @@ from training.checkpoints import (
     refuse_other_constants,
     save_checkpoint,
 )
+from training.distributed import is_first, start_alike
 from training.logs import ScalarLog
 
 
@@ -28,7 +29,7 @@ class Run:
 
     `folder` gets `last.pt` to resume from, `best.pt` (the lowest score, or the highest) to use, `scalars.jsonl` and
     `tensorboard/`.
-    Raises InputError if the checkpoint was made with other constants.
+    Only the first rank writes. Raises InputError if the checkpoint was made with other constants.
     """
 
     def __init__(
@@ -53,9 +54,12 @@ class Run:
             optimizer.load_state_dict(saved["2"])
             scheduler.load_state_dict(saved["scheduler"])
             self.epoch, self.step, self.best_score = saved["epoch"], saved["step"], saved["best_score"]
+        start_alike(net_space, self.step)
 
     def log(self, scalars: dict[str, float]) -> None:
         """Writes scalars of the current step, over what an earlier, interrupted attempt wrote of it and later ones."""
+        if not is_first():
+            return
         if self.scalars is None:
             self.scalars = ScalarLog(self.folder, before_step=self.step)
         self.scalars.write(self.step, scalars)
@@ -64,6 +68,8 @@ class Run:
         """Writes the checkpoint, and the best one too if no score so far was as good."""
         best = score > self.best_score if self.highest_is_best else score < self.best_score
         self.best_score = score if best else self.best_score
+        if not is_first():
+            return
         state = {
             "constants": self.constants,
             "sizes": asdict(self.net_space.sizes),

@@ -5,6 +5,9 @@ import platform
 
 import torch
 
+from models.errors import InputError
+from training.distributed import local_rank
+
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -24,4 +27,10 @@ def prepare_process() -> None:
 
 
 def pick_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """This rank's GPU, or the CPU. Raises InputError if the machine has fewer GPUs than ranks."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank() >= torch.cuda.device_count():
+        raise InputError(f"more ranks than GPUs on this machine: torchrun --nproc-per-node {torch.cuda.device_count()}")
+    torch.cuda.set_device(local_rank())
+    return torch.device("cuda", local_rank())

@@ -1,6 +1,11 @@
-"""Planned instances trained in stacks, side by side: what is missing, where a stopped stack goes on, how they are saved."""
+"""Planned instances trained in stacks, side by side: what is missing, where a stopped stack goes on, how they are saved.
 
-from collections.abc import Callable
+A stack's instances depend, in their last bits, on how many train beside them: so stacks are dealt to ranks as they are, and
+one that was stopped goes on as it was.
+"""
+
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +16,15 @@ from torch import Tensor
 
 from data.nets import is_on_disk, save_instance
 from data.plans import Plan
+from models.errors import InputError
 from models.instances import ArchitectureOnImages
 from training.checkpoints import load_checkpoint, refuse_other_constants
+from training.distributed import num_ranks, rank
 
-Train = Callable[[list[Plan], dict[str, Any] | None], None]
+Train = Callable[[list[Plan], Path, dict[str, Any] | None], None]
+# How long the first rank waits without a file being written before it gives the others up, seconds. A stack writes its
+# checkpoint, at most, once an epoch.
+PATIENCE = 3 * 60 * 60
 
 
 def constants_of_stack(config: Any) -> dict[str, Any]:
@@ -23,21 +33,51 @@ def constants_of_stack(config: Any) -> dict[str, Any]:
 
 
 def train_missing(
-    plans: list[Plan], checkpoint: Path, constants: dict[str, Any], side_by_side: int, train: Train
+    plans: list[Plan], turns: Iterator[int], constants: dict[str, Any], side_by_side: int, train: Train
 ) -> int:
-    """Calls `train(stack, saved)` until all planned instances are on disk, and returns how many of them a stack began with.
+    """Calls `train(stack, checkpoint, saved)` for this rank's stacks until their instances are on disk, shortest first.
 
-    A stack that was stopped goes on first, from `saved`, what it wrote to `checkpoint`: at least its `constants` and the
-    `indices` of its instances. Raises InputError if that was made with other constants, or an instance was.
+    Returns how many instances it began. `turns` counts stacks, over all calls: rank r of R takes turns r, r+R, ... A stack
+    that was stopped goes on from `saved`, what it wrote to its file `checkpoint`, before any instance: at least its
+    `constants` and the `indices` of its instances. Raises InputError if that was made with other constants, or an instance
+    was.
     """
-    if checkpoint.is_file():
-        saved = load_checkpoint(checkpoint, "the same command again")
-        refuse_other_constants(checkpoint, saved["constants"], constants)
-        train([plans[i] for i in saved["indices"]], saved)
-    missing = [plan for plan in plans if not is_on_disk(plan.path, plan.facts)]
-    for start in range(0, len(missing), side_by_side):
-        train(missing[start : start + side_by_side], None)
-    return len(missing)
+    num_stacks = -(-len(plans) // side_by_side)
+    if num_stacks < min(num_ranks(), len(plans)):
+        fewer = -(-len(plans) // num_ranks())
+        print(f"{num_stacks} stacks for {num_ranks()} ranks; --side-by-side {fewer} gives work to more of them")
+    begun = 0
+    for number in range(num_stacks):
+        if next(turns) % num_ranks() != rank():
+            continue
+        stack = plans[number::num_stacks]  # of every length some, so that stacks take alike
+        checkpoint = plans[0].path.parent / f"seed{constants['seed']}-in-training-{number:03d}.pt"
+        if checkpoint.is_file():
+            saved = load_checkpoint(checkpoint, "the same command again")
+            refuse_other_constants(checkpoint, saved["constants"], constants)
+            train([plans[i] for i in saved["indices"]], checkpoint, saved)
+        missing = [plan for plan in stack if not is_on_disk(plan.path, plan.facts)]
+        if missing:
+            train(missing, checkpoint, None)
+        begun += len(missing)
+    return begun
+
+
+def wait_for_instances(plans: list[Plan]) -> None:
+    """Returns when other ranks have saved theirs. Raises InputError if for PATIENCE seconds they write nothing."""
+    folders = {plan.path.parent for plan in plans}
+    written, since = [], time.monotonic()
+    while missing := sum(not plan.path.is_file() for plan in plans):
+        now = [folder.stat().st_mtime_ns if folder.is_dir() else 0 for folder in folders]  # checkpoints change it too
+        if now != written:
+            written, since = now, time.monotonic()
+        if time.monotonic() - since > PATIENCE:
+            raise InputError(f"{missing} instances are missing and nothing was written for {PATIENCE} s; run it again")
+        time.sleep(1)
+
+
+def of_this_rank() -> str:
+    return f" by rank {rank()} of {num_ranks()}" if num_ranks() > 1 else ""
 
 
 def fresh_state(nets: ArchitectureOnImages, keys: list[tuple[int, ...]], device: torch.device) -> dict[str, Tensor]:
