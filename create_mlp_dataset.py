@@ -9,8 +9,10 @@ the lists models/input_lists/<dataset>/mlps/{train,test}.txt, and runs/<dataset>
 fit is. SIRENs are fitted side by side, each from its own initialization and on points of its own.
 Run again to resume: a shape on disk is not fitted again. chairs takes 5 minutes on 2 CPU cores."""
 
+import itertools
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,9 +39,10 @@ from models.errors import InputError
 from models.siren import SirenNets
 from training.checkpoints import save_checkpoint
 from training.command_line import run_script
+from training.distributed import hides_bar, is_first
 from training.ensembles import SirenEnsemble
 from training.runtime import pick_device
-from training.stacks import constants_of_stack, fresh_state, train_missing
+from training.stacks import constants_of_stack, fresh_state, of_this_rank, train_missing, wait_for_instances
 
 MEASURED = 0.1  # share of a shape's samples that its SIREN is not fitted to, but measured on
 
@@ -94,8 +97,8 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     shapes = make_shapes(config)
     train, test = deal_shapes(shapes, config.num_test, config.seed)
     folder = config.folders.nets(config.dataset, "siren-adam")
-    fit = ("num_steps", "num_points", "learning_rate", "lr_decay", "lr_every", "num_kept", "seed")
-    facts = {"dataset": dataset, "hidden": list(config.hidden), **{name: getattr(config, name) for name in fit}}
+    protocol = ("num_steps", "num_points", "learning_rate", "lr_decay", "lr_every", "num_kept", "seed")
+    facts = {"dataset": dataset, "hidden": list(config.hidden), **{name: getattr(config, name) for name in protocol}}
     plans = [
         Plan(
             i, config.num_steps, folder / f"seed{config.seed}-{shape.stem}.safetensors", {**facts, "shape": shape.stem}
@@ -107,13 +110,13 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     entries = {split: [Entry(nets.widths, dataset, of_shape[shape]) for shape in lists[split]] for split in lists}
     write = write_lists(config.folders, config.dataset, "mlps", entries)  # refuses now, not after hours of fitting
 
-    def fit_stack(stack: list[Plan], saved: dict[str, Any] | None) -> None:
-        fit_side_by_side(config, nets, stack, [shapes[plan.index] for plan in stack], checkpoint, saved, device)
-
-    checkpoint = folder / f"seed{config.seed}-in-training.pt"
-    missing = train_missing(plans, checkpoint, constants_of_stack(config), config.side_by_side, fit_stack)
+    fit = partial(fit_side_by_side, config, nets, shapes, device)
+    fitted = train_missing(plans, itertools.count(), constants_of_stack(config), config.side_by_side, fit)
+    if not is_first():
+        return {}
+    wait_for_instances(plans)
     write()
-    print(f"{len(plans)} SIRENs in {folder}, {missing} of them fitted now")
+    print(f"{len(plans)} SIRENs in {folder}, {fitted} of them fitted now{of_this_rank()}")
     return report_fits(config.folders.run(config.dataset, "mlps"), plans)
 
 
@@ -151,13 +154,14 @@ def samples_of(shape: Path, config: Config, index: int) -> tuple[Tensor, Tensor]
 def fit_side_by_side(
     config: Config,
     nets: SirenNets,
-    plans: list[Plan],
     shapes: list[Path],
+    device: torch.device,
+    plans: list[Plan],
     checkpoint: Path,
     saved: dict[str, Any] | None,
-    device: torch.device,
 ) -> None:
-    """Fits the planned SIRENs at once, and saves them with samples of their shape. `saved` resumes."""
+    """Fits the planned SIRENs at once, and saves them with samples of their shapes. `saved` resumes."""
+    shapes = [shapes[plan.index] for plan in plans]
     pairs = [samples_of(shape, config, plan.index) for shape, plan in zip(shapes, plans)]
     samples, measured = (torch.stack(each).to(device) for each in zip(*pairs))
     start = fresh_state(nets, [(config.seed, 2, plan.index) for plan in plans], device)
@@ -167,8 +171,8 @@ def fit_side_by_side(
     if saved:
         ensemble.load_state_dict(saved["ensemble"])
         step = saved["step"]
-    last_saved = time.monotonic()
-    bar = tqdm(total=config.num_steps, initial=step, desc=f"{len(plans)} SIRENs", unit=" steps", disable=None)
+    last_saved = float("-inf")  # a stack that is stopped at any time goes on with the same SIRENs side by side
+    bar = tqdm(total=config.num_steps, initial=step, desc=f"{len(plans)} SIRENs", unit=" steps", disable=hides_bar())
     while step < config.num_steps:
         if time.monotonic() - last_saved > config.checkpoint_seconds:
             indices = [plan.index for plan in plans]
@@ -232,4 +236,4 @@ def report_fits(run_dir: Path, plans: list[Plan]) -> dict[str, dict[str, float]]
 
 
 if __name__ == "__main__":
-    run_script(main, PRESETS, __doc__)
+    run_script(main, PRESETS, __doc__, split_over_ranks=True)

@@ -26,9 +26,11 @@ from evaluation.accuracy import closeness
 from models.errors import InputError
 from models.netspace import NetSpace, Sizes
 from models.prep import check_prep_shape, pack, unpack
+from models.siren import SirenNets
 from models.symmetries import reordering
 from training.checkpoints import restore_net_space
 from training.command_line import run_script
+from training.distributed import hides_bar, is_first, share, sum_gradients, sum_over_ranks
 from training.losses import sdf_loss
 from training.noise import add_noise
 from training.runs import Run, constants_of_run
@@ -106,29 +108,33 @@ def main(config: Config) -> dict[str, list[float]]:
     run = Run(run_dir, constants_of_run(config), net_space, optimizer, scheduler, highest_is_best=True)
 
     instances = instance_keys([(config.seed, 3, i) for i in range(len(train))], device)
-    bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=None)
+    bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=hides_bar())
     while run.epoch < config.num_epochs and run.best_score < config.goal:
         chosen = meta_batches(len(train), config.meta_batch, steps_per_epoch, (config.seed, 1, run.epoch)).to(device)
         total_loss = torch.zeros((), device=device)
         for i in range(steps_per_epoch):
-            rows = train.rows[chosen[i]]  # (M, P)
-            places = balanced_places(instances[chosen[i]], run.step + i, config.num_points, points.shape[1])
-            x = points[chosen[i, :, None], places]  # (M, num_points, 3), each target's own
-            target = outputs[chosen[i, :, None], places]  # (M, num_points)
+            rows = shown = train.rows[chosen[i]]  # (M, P)
             if hidden:
-                rows = rows[:, reordering(nets.layout, hidden, (config.seed, 3, run.step + i)).to(device)]
-            preps = add_noise(pack(rows, prep_shape), config.prep_noise, (config.seed, 2, run.step + i))  # (M, 1, H, W)
-            predicted = nets.run(unpack(net_space(preps), nets.num_parameters), x)
-            loss = sdf_loss(predicted, target)
+                shown = rows[:, reordering(nets.layout, hidden, (config.seed, 3, run.step + i)).to(device)]
+            preps = pack(shown, prep_shape)  # (M, 1, H, W)
+            preps = add_noise(preps, config.prep_noise, (config.seed, 2, run.step + i))
+            mine = chosen[i][share()]  # this rank's m of the M targets
+            places = balanced_places(instances[mine], run.step + i, config.num_points, points.shape[1])
+            x, target = (
+                points[mine[:, None], places],
+                outputs[mine[:, None], places],
+            )  # (m, num_points, 3), (m, num_points)
+            loss = step_loss(config, net_space, nets, preps[share()], x, target)
             optimizer.zero_grad()
             loss.backward()
+            sum_gradients(net_space)
             torch.nn.utils.clip_grad_norm_(net_space.parameters(), config.clip_norm)
             optimizer.step()
             scheduler.step()
             total_loss += loss.detach()
             bar.update()
         run.epoch, run.step = run.epoch + 1, run.step + steps_per_epoch
-        mean_loss = total_loss.item() / steps_per_epoch
+        mean_loss = sum_over_ranks(total_loss).item() / steps_per_epoch
         if not math.isfinite(mean_loss):
             raise InputError(f"the loss became {mean_loss} in epoch {run.epoch}; lower --learning-rate or --clip-norm")
         scalars = {"loss": mean_loss, "learning_rate": scheduler.get_last_lr()[0]}
@@ -139,6 +145,8 @@ def main(config: Config) -> dict[str, list[float]]:
         bar.set_postfix(loss=f"{mean_loss:.2e}", best=f"{run.best_score:.3f}")
     bar.close()
 
+    if not is_first():
+        return {}
     best = restore_net_space(run_dir / "best.pt", "this command", device)
     found = {"train": measured, "test": test.split_samples(config.num_measured)[1]}
     found = {split: closeness_of_predicted(best, each).tolist() for split, each in found.items()}
@@ -149,6 +157,19 @@ def main(config: Config) -> dict[str, list[float]]:
         f"instances, {means['test']:.3f} on {len(test)} held out; best.pt in {run_dir}"
     )
     return found
+
+
+def step_loss(
+    config: Config, net_space: NetSpace, nets: SirenNets, preps: Tensor, points: Tensor, target: Tensor
+) -> Tensor:
+    """What this rank's m of the M targets add to the loss of eq. 2, their mean. Without targets, 0.
+
+    Targets are seen as `preps` (m, 1, H, W), and say `target` (m, num_points) at `points` (m, num_points, 3).
+    """
+    if not len(preps):
+        return torch.zeros((), device=points.device, requires_grad=True)
+    predicted = nets.run(unpack(net_space(preps), nets.num_parameters), points)
+    return sdf_loss(predicted, target) * (len(preps) / config.meta_batch)
 
 
 @torch.no_grad()
@@ -166,4 +187,4 @@ def closeness_of_predicted(net_space: NetSpace, targets: SdfNetsDataset) -> Tens
 
 
 if __name__ == "__main__":
-    run_script(main, PRESETS, __doc__)
+    run_script(main, PRESETS, __doc__, split_over_ranks=True)
