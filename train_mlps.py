@@ -44,6 +44,7 @@ AT_ONCE = 16  # instances that are measured at once
 class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
     sizes: tyro.conf.OmitArgPrefixes[Sizes]
+    encoder_start: Literal["paper", "scaled"] = "paper"  # PyTorch's default, or without biases, for PReps of their size
     affine_start: Literal["paper", "instance"] = "paper"  # near zero, or at a training instance, the closest fit
     affine_scale: float = 0.1  # std of its scale, where it starts at an instance
     prep_noise: float = 0.0  # std of noise on the encoder's input, in units of each PRep's mean absolute value
@@ -64,7 +65,8 @@ class Config:
 PRESETS = {
     "chairs": Config(
         "chairs",
-        Sizes((8, 568), emb_size=1024, grid=32, row_length=256, row_channels=64),
+        Sizes((8, 568), emb_size=1024, grid=8, row_length=256, row_channels=16),
+        encoder_start="scaled",
         affine_start="instance",
         meta_batch=14,
         num_points=512,
@@ -96,6 +98,8 @@ def main(config: Config) -> dict[str, list[float]]:
     hidden = nets.net.hidden_channels() if config.reorder_channels else []
 
     net_space = NetSpace(config.sizes)
+    if config.encoder_start == "scaled":
+        net_space.encoder.start_at(train.rows.square().mean().sqrt().item())
     if config.affine_start == "instance":
         closest = closeness(outputs, train.samples[..., 3]).argmax().item()
         net_space.decoder.scalelayer.start_at(pack(train.rows[[closest]], prep_shape)[0, 0].cpu(), config.affine_scale)

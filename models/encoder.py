@@ -28,6 +28,16 @@ class Encoder(nn.Module):
         self.conv3 = nn.Sequential(nn.Conv2d(2 * h, 4 * h, (3, 1), padding=(1, 0)), nn.LeakyReLU())
         self.conv4 = nn.Sequential(nn.Conv2d(4 * h, 32 * h, (3, 1), padding=(1, 0)), nn.LeakyReLU())
 
+    @torch.no_grad()
+    def start_at(self, prep_size: float) -> None:
+        """Starts without biases and for PReps of this root mean square, so that embeddings differ as instances do.
+
+        Most SIREN weights are 100 times smaller than the biases of PyTorch's default start, which drown them.
+        """
+        for conv in (self.conv1[0], self.conv2[0], self.conv3[0], self.conv4[0]):
+            conv.bias.zero_()
+        self.conv1[0].weight.div_(prep_size)
+
     def forward(self, preps: Tensor) -> Tensor:
         by_windows = preps.shape[3] >= WINDOWS_FROM_WIDTH
         x = self.row_features_by_windows(preps) if by_windows else self.row_features_plainly(preps)  # (M, 2h, H, 1)
