@@ -2,11 +2,14 @@
 
 import ctypes
 import platform
+from typing import Literal
 
 import torch
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+Precision = Literal["float32", "bfloat16"]
 
 
 def prepare_process() -> None:
@@ -25,3 +28,12 @@ def prepare_process() -> None:
 
 def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def mixed_precision(device: torch.device, precision: Precision | None) -> torch.autocast:
+    """A context in which convs and matrix products compute in `precision`; parameters, PReps and losses stay float32.
+
+    None means bfloat16 on a GPU, float32 on the CPU.
+    """
+    chosen = precision or ("bfloat16" if device.type == "cuda" else "float32")
+    return torch.autocast(device.type, torch.bfloat16, enabled=chosen == "bfloat16")
