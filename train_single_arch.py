@@ -30,7 +30,7 @@ from training.command_line import run_script
 from training.losses import distillation_loss
 from training.noise import add_noise
 from training.runs import Run, constants_of_run
-from training.runtime import pick_device
+from training.runtime import Precision, mixed_precision, pick_device
 from training.schedules import make_scheduler
 
 
@@ -51,6 +51,7 @@ class Config:
     learning_rate: float = 1e-4  # Adam's; the peak, where it follows one cycle
     schedule: Literal["constant", "one-cycle"] = "constant"
     clip_norm: float = float("inf")  # of the gradient
+    precision: Precision | None = None  # of convs and matrix products; bfloat16 on a GPU, float32 on the CPU unless given
     validate_every: int = 5  # epochs; a checkpoint is written as often
     seed: int = 0
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
@@ -92,7 +93,7 @@ def main(config: Config) -> None:
         start = ranked[int(config.affine_quantile * (len(train) - 1))].item()
         net_space.decoder.scalelayer.start_at(pack(train.rows[[start]], prep_shape)[0, 0].cpu(), config.affine_scale)
     net_space.to(device)
-    optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate)
+    optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate, fused=True)
     num_steps = config.num_epochs * (len(images.train) // config.image_batch)
     scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)
     run_dir = config.folders.run(config.dataset, "single")
@@ -100,6 +101,7 @@ def main(config: Config) -> None:
     if run.epoch >= config.num_epochs:
         print(f"already trained for {run.epoch} epochs; best.pt in {run_dir}")
 
+    precision = mixed_precision(device, config.precision)
     bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=None)
     while run.epoch < config.num_epochs:
         draws = Epoch(images.train, [(config.seed, 0, run.epoch)], config.image_batch)
@@ -108,12 +110,13 @@ def main(config: Config) -> None:
         for i in range(len(draws)):
             x = draws.batch(i)[0][0]  # (B, C, S, S), the same for all instances
             rows = train.rows[chosen[i]]  # (M, P)
-            with torch.no_grad():
+            with torch.no_grad(), precision:
                 target = nets.run(rows, x)  # (M, B, classes)
             if hidden:
                 rows = rows[:, reordering(nets.layout, hidden, (config.seed, 3, run.step + i)).to(device)]
             preps = add_noise(pack(rows, prep_shape), config.prep_noise, (config.seed, 2, run.step + i))  # (M, 1, H, W)
-            predicted = nets.run(unpack(net_space(preps), nets.num_parameters), x)
+            with precision:
+                predicted = nets.run(unpack(net_space(preps), nets.num_parameters), x)
             loss = distillation_loss(predicted, target, config.temperature)
             optimizer.zero_grad()
             loss.backward()
