@@ -165,7 +165,7 @@ def fit_side_by_side(
     pairs = [samples_of(shape, config, plan.index) for shape, plan in zip(shapes, plans)]
     samples, measured = (torch.stack(each).to(device) for each in zip(*pairs))
     start = fresh_state(nets, [(config.seed, 2, plan.index) for plan in plans], device)
-    ensemble = SirenEnsemble(nets, start, lambda rows: torch.optim.Adam(rows, config.learning_rate))
+    ensemble = SirenEnsemble(nets, start, lambda rows: torch.optim.Adam(rows, config.learning_rate, fused=True))
     keys = instance_keys([(config.seed, 3, plan.index) for plan in plans], device)
     step = 0
     if saved:

@@ -121,7 +121,7 @@ def train_side_by_side(
     if config.classifier_start == "zero":
         for name in nets.trained_layout.names[-2:]:  # weight and bias
             start[name].zero_()
-    ensemble = Ensemble(nets, start, lambda rows: torch.optim.Adam(rows, config.learning_rate))
+    ensemble = Ensemble(nets, start, lambda rows: torch.optim.Adam(rows, config.learning_rate, fused=True))
     epoch, steps = 0, 0
     if saved:
         ensemble.load_state_dict(saved["ensemble"])

@@ -104,7 +104,7 @@ def main(config: Config) -> dict[str, list[float]]:
         closest = closeness(outputs, train.samples[..., 3]).argmax().item()
         net_space.decoder.scalelayer.start_at(pack(train.rows[[closest]], prep_shape)[0, 0].cpu(), config.affine_scale)
     net_space.to(device)
-    optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate)
+    optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate, fused=True)
     steps_per_epoch = math.ceil(len(train) / config.meta_batch)
     num_steps = config.num_epochs * steps_per_epoch
     scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)

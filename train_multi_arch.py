@@ -37,7 +37,7 @@ from training.losses import (
 )
 from training.noise import add_noise
 from training.runs import Run, constants_of_run
-from training.runtime import pick_device
+from training.runtime import Precision, mixed_precision, pick_device
 from training.schedules import make_scheduler
 
 
@@ -57,6 +57,9 @@ class Config:
     learning_rate: float = 1e-4  # Adam's; the peak, where it follows one cycle
     schedule: Literal["constant", "one-cycle"] = "constant"
     clip_norm: float = float("inf")  # of the gradient
+    precision: Precision | None = (
+        None  # of convs and matrix products; bfloat16 on a GPU, float32 on the CPU unless given
+    )
     validate_every: int = 5  # epochs; a checkpoint is written as often
     seed: int = 0
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
@@ -97,7 +100,7 @@ def main(config: Config) -> None:
         ranked = mixed_accuracy(pool, train.preps[highest], [len(pool) - 1] * len(highest), images.val)
         net_space.decoder.scalelayer.start_at(train.preps[highest[ranked.argmax()], 0].cpu(), config.affine_scale)
     net_space.to(device)
-    optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate)
+    optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate, fused=True)
     num_steps = config.num_epochs * (len(images.train) // config.image_batch)
     scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)
     run_dir = config.folders.run(config.dataset, config.setting)
@@ -105,6 +108,7 @@ def main(config: Config) -> None:
     if run.epoch >= config.num_epochs:
         print(f"already trained for {run.epoch} epochs; best.pt in {run_dir}")
 
+    precision = mixed_precision(device, config.precision)
     bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=hides_bar())
     while run.epoch < config.num_epochs:
         draws = Epoch(images.train, [(config.seed, 0, run.epoch)], config.image_batch)
@@ -116,13 +120,14 @@ def main(config: Config) -> None:
         sums, shown, right = torch.zeros(3, device=device), 0, 0  # of losses, embeddings, right ClassIds
         for i in range(len(draws)):
             x, labels = (draw[0] for draw in draws.batch(i))  # (B, C, S, S) and (B,), the same for all instances
-            with torch.no_grad():
+            with torch.no_grad(), precision:
                 teacher_logits = teacher.run(teacher_row, x)[0]  # (B, classes)
             preps = add_noise(train.preps[chosen[i]], config.prep_noise, (config.seed, 2, run.step + i))
             asked = [train.class_ids[j] for j in chosen[i]]
-            kd, class_id, predicted_ids, wished = step_losses(
-                config, net_space, pool, preps, asked, x, labels, teacher_logits
-            )
+            with precision:
+                kd, class_id, predicted_ids, wished = step_losses(
+                    config, net_space, pool, preps, asked, x, labels, teacher_logits
+                )
             loss = kd + class_id
             optimizer.zero_grad()
             loss.backward()

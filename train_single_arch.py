@@ -32,7 +32,7 @@ from training.distributed import hides_bar, share, sum_gradients, sum_over_ranks
 from training.losses import distillation_loss
 from training.noise import add_noise
 from training.runs import Run, constants_of_run
-from training.runtime import pick_device
+from training.runtime import Precision, mixed_precision, pick_device
 from training.schedules import make_scheduler
 
 
@@ -53,6 +53,9 @@ class Config:
     learning_rate: float = 1e-4  # Adam's; the peak, where it follows one cycle
     schedule: Literal["constant", "one-cycle"] = "constant"
     clip_norm: float = float("inf")  # of the gradient
+    precision: Precision | None = (
+        None  # of convs and matrix products; bfloat16 on a GPU, float32 on the CPU unless given
+    )
     validate_every: int = 5  # epochs; a checkpoint is written as often
     seed: int = 0
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
@@ -94,7 +97,7 @@ def main(config: Config) -> None:
         start = ranked[int(config.affine_quantile * (len(train) - 1))].item()
         net_space.decoder.scalelayer.start_at(pack(train.rows[[start]], prep_shape)[0, 0].cpu(), config.affine_scale)
     net_space.to(device)
-    optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate)
+    optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate, fused=True)
     num_steps = config.num_epochs * (len(images.train) // config.image_batch)
     scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)
     run_dir = config.folders.run(config.dataset, "single")
@@ -102,6 +105,7 @@ def main(config: Config) -> None:
     if run.epoch >= config.num_epochs:
         print(f"already trained for {run.epoch} epochs; best.pt in {run_dir}")
 
+    precision = mixed_precision(device, config.precision)
     bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=hides_bar())
     while run.epoch < config.num_epochs:
         draws = Epoch(images.train, [(config.seed, 0, run.epoch)], config.image_batch)
@@ -114,7 +118,8 @@ def main(config: Config) -> None:
                 shown = rows[:, reordering(nets.layout, hidden, (config.seed, 3, run.step + i)).to(device)]
             preps = pack(shown, prep_shape)  # (M, 1, H, W)
             preps = add_noise(preps, config.prep_noise, (config.seed, 2, run.step + i))
-            loss = step_loss(config, net_space, nets, preps[share()], rows[share()], x)
+            with precision:
+                loss = step_loss(config, net_space, nets, preps[share()], rows[share()], x)
             optimizer.zero_grad()
             loss.backward()
             sum_gradients(net_space)

@@ -1,132 +1,210 @@
-"""What the fast paths buy, as ratios measured in one run: python -m benchmarks.speed [--paper]
+"""How fast this machine runs the project, beside the plain way of benchmarks/plain.py in the same run.
 
-Each row times a plain way and the project's way in turn, on the same inputs, and gives the median ratio and its range.
---paper adds the CIFAR-10 sizes of the paper (about 1 minute on 2 CPU cores)."""
+    python -m benchmarks.speed                      # everything, 15 minutes on 2 CPU cores
+    python -m benchmarks.speed --only single multi  # some cases, by name; "growth" is the figure
+
+Prints a table; writes runs/benchmarks/speed.{md,json} and growth.{pdf,png}. Each way runs in a fresh process of its own,
+the project's with the memory settings that every script starts with, and both take turns: a ratio compares neighbours in
+time. Fixed seeds, one step to warm up, medians, [range]. Peak memory is what the process grows by (on a GPU: what its
+tensors take). The floor is a step's sums and products at the rate of this machine's matrix product of 2048 x 2048."""
 
 import argparse
+import multiprocessing
+import platform
+import resource
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
+import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from models.encoder import Encoder
-from models.instances import ArchitectureOnImages, run_instances
-from models.netspace import NetSpace, Sizes
-from models.prep import pack, unpack
-from models.registry import ARCHITECTURES
-from training.losses import distillation_loss
+from benchmarks.cases import Case, Step, cases, growth_cases
+from data.files import write_json, write_text
+from evaluation.plots import PREDICTED, STYLE, WEIGHTS, save_figure
 from training.runtime import pick_device, prepare_process
 
+FOLDER = Path("runs/benchmarks")
+MIN_PAIRS, MAX_PAIRS, SECONDS = 3, 15, 20.0  # repeats of a case: as many as take so long
+SQUARE = 2048
 
-def seconds(call: Callable[[], object], device: torch.device) -> float:
+
+def seconds(step: Step, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     start = time.perf_counter()
-    call()
+    step()
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def compare(
-    name: str, plain: Callable[[], object], ours: Callable[[], object], device: torch.device, repeats: int
-) -> None:
-    for call in (plain, ours):
-        call()
-    pairs = [(seconds(plain, device), seconds(ours, device)) for _ in range(repeats)]
-    ratios = [a / b for a, b in pairs]
-    times = [1e3 * statistics.median(column) for column in zip(*pairs)]
-    print(
-        f"{name:<58} plain {times[0]:9.1f} ms   ours {times[1]:9.1f} ms   {statistics.median(ratios):5.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
-    )
+def peak_memory(device: torch.device) -> int:
+    """Bytes, since the process began."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def instances_case(
-    m: int, batch: int, image_shape: tuple[int, int, int], device: torch.device
-) -> tuple[Callable, Callable]:
-    """A training step's forward and backward pass of m instances: one after the other, and as the project runs them."""
-    nets = ArchitectureOnImages(ARCHITECTURES["resnet8"], image_shape, 10)
-    state = {name: value.to(device) for name, value in nets.start(list(range(m))).items() if value.is_floating_point()}
-    rows = nets.trained_layout.flatten(state).requires_grad_()
-    running = {name: value for name, value in state.items() if "running" in name}
-    images, labels = torch.randn(m, batch, *image_shape, device=device), torch.randint(10, (m, batch), device=device)
+def work(connection: Connection, case: Case, plainly: bool) -> None:
+    """In a process of its own: warms up, tells what that took, then times a step whenever asked."""
+    device = pick_device()
+    if not plainly:
+        prepare_process()
+    torch.manual_seed(0)
+    step = case.build(plainly, device)
+    before = peak_memory(device)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    connection.send({"gigabytes": (peak_memory(device) - before) / 1e9, "gflop": counter.get_total_flops() / 1e9})
+    square = torch.randn(SQUARE, SQUARE, device=device)
+    product = lambda: square @ square  # noqa: E731
+    product()
+    while connection.recv():
+        rate = 2 * SQUARE**3 / seconds(product, device) / 1e9
+        connection.send((seconds(step, device), rate))
 
-    def step(fold: bool | None) -> None:
-        logits = run_instances(nets.trained.train(), {**nets.trained_layout.unflatten(rows), **running}, images, fold)
-        F.cross_entropy(logits.flatten(0, 1), labels.flatten()).backward()
 
-    return lambda: step(False), lambda: step(None)
+class Worker:
+    def __init__(self, case: Case, plainly: bool):
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=work, args=(other, case, plainly), daemon=True)
+        self.process.start()
+        other.close()  # if the process dies, receiving ends
+        self.facts: dict[str, float] = self.connection.recv()
+
+    def time(self) -> tuple[float, float]:
+        """Seconds of a step, and GFLOP/s of a matrix product just before it."""
+        self.connection.send(True)
+        return self.connection.recv()
+
+    def stop(self) -> None:
+        self.connection.send(False)
+        self.process.join()
 
 
-def encoder_case(emb_size: int, prep_shape: tuple[int, int], m: int, device: torch.device) -> tuple[Callable, Callable]:
-    """The encoder's row features, forward and backward, as drawn in the paper and by windows."""
-    encoder, preps = Encoder(emb_size).to(device), torch.randn(m, 1, *prep_shape, device=device)
+def measure(case: Case) -> dict[str, Any]:
+    """Both ways in turn. Times are in seconds per item."""
+    plain, ours = Worker(case, plainly=True), Worker(case, plainly=False)
+    pairs, rates, start = [], [], time.monotonic()
+    while len(pairs) < MIN_PAIRS or len(pairs) < MAX_PAIRS and time.monotonic() - start < SECONDS:
+        (plainly, rate), (fast, second_rate) = plain.time(), ours.time()
+        pairs.append((plainly / case.plain_items, fast / case.items))
+        rates += [rate, second_rate]
+    plain.stop()
+    ours.stop()
+    ratios = [plainly / fast for plainly, fast in pairs]
+    # The two count differently where convs are folded into groups; the maths needs no more than the fewer.
+    gflop = min(plain.facts["gflop"] / case.plain_items, ours.facts["gflop"] / case.items)
+    rate, middle = statistics.median(rates), statistics.median(fast for _, fast in pairs)
+    return {
+        "title": case.title,
+        "item": case.item,
+        "plain_seconds": [plainly for plainly, _ in pairs],
+        "seconds": [fast for _, fast in pairs],
+        "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
+        "gflop": gflop,
+        "matrix_product_gflop_per_second": rate,
+        "share_of_floor": gflop / rate / middle,
+        "plain_gigabytes": plain.facts["gigabytes"],
+        "gigabytes": ours.facts["gigabytes"],
+        "same_items": case.items == case.plain_items,
+    }
+
+
+def duration(seconds: list[float]) -> str:
+    """Median and range, in a unit that suits."""
+    low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
+    unit, scale = ("s", 1) if middle >= 1 else ("ms", 1e3)
+    return f"{scale * middle:.3g} {unit} [{scale * low:.3g} to {scale * high:.3g}]"
+
+
+def row(found: dict[str, Any]) -> str:
+    ratio, per_second = found["ratio"], 1 / statistics.median(found["seconds"])
+    peaks = f"{1e3 * found['gigabytes']:,.0f}"
+    if found["same_items"]:
+        share = found["gigabytes"] / max(found["plain_gigabytes"], 1e-9)
+        peaks = f"{1e3 * found['plain_gigabytes']:,.0f} / {peaks} ({share:.0%})"
+    cells = [
+        found["title"],
+        found["item"],
+        duration(found["plain_seconds"]),
+        duration(found["seconds"]),
+        f"{per_second:,.3g}",
+        f"**{ratio['median']:.2f}** [{ratio['min']:.2f} to {ratio['max']:.2f}]",
+        f"{found['gflop']:.3g}",
+        f"{found['share_of_floor']:.0%}",
+        peaks,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+HEADER = (
+    "| what | per | plain | ours | ours, 1/s | plain / ours | GFLOP | floor / ours | peak memory, plain / ours, MB |\n"
+    "|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def machine(device: torch.device) -> str:
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name()}, {versions}, CUDA {torch.version.cuda}"
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return (
-        lambda: encoder.row_features_plainly(preps).sum().backward(),
-        lambda: encoder.row_features_by_windows(preps).sum().backward(),
+        f"{(names or [platform.processor() or platform.machine()])[0]}, {torch.get_num_threads()} threads, {versions}"
     )
 
 
-def step_case(m: int, batch: int, device: torch.device) -> tuple[Callable, Callable]:
-    """NetSpace's training step at the paper's CIFAR-10 sizes: plain instances, encoder and memory layout, and ours."""
-    nets = ArchitectureOnImages(ARCHITECTURES["resnet8"], (3, 32, 32), 10)
-    rows = nets.fuse(nets.start(list(range(m)))).to(device)
-    net_space, images = NetSpace(Sizes((8, 10_000))).to(device), torch.randn(batch, 3, 32, 32, device=device)
-    preps, encoder = pack(rows, (8, 10_000)), net_space.encoder
-
-    def step(run: Callable[[torch.Tensor], torch.Tensor], encode: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        with torch.no_grad():
-            target = run(rows)
-        distillation_loss(run(unpack(net_space.decoder(encode(preps)), nets.num_parameters)), target, 4.0).backward()
-
-    def plainly(x: torch.Tensor) -> torch.Tensor:
-        return encoder.conv4(encoder.conv3(encoder.row_features_plainly(x))).amax(dim=2).flatten(1)
-
-    def one_by_one(rows: torch.Tensor) -> torch.Tensor:
-        return run_instances(nets.fused, nets.layout.unflatten(rows), images, fold=False)
-
-    return lambda: step(one_by_one, plainly), lambda: step(lambda rows: nets.run(rows, images), encoder)
+def plot_growth(growth: dict[str, dict[int, dict[str, Any]]], title: str) -> plt.Figure:
+    """A panel for what grows: seconds of a step over its size, both ways, log-log, with the range and a line of slope 1."""
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(1, len(growth), figsize=(9, 3.2), sharey=True)
+        for axes, (name, found) in zip(panels, growth.items()):
+            sizes = np.array(list(found))
+            for key, label, color in (("plain_seconds", "plain", WEIGHTS), ("seconds", "ours", PREDICTED)):
+                times = 1e3 * np.array([[f(found[size][key]) for f in (min, statistics.median, max)] for size in found])
+                axes.loglog(sizes, times[:, 1], "o-", color=color, markersize=4, label=label)
+                axes.fill_between(sizes, times[:, 0], times[:, 2], color=color, alpha=0.2, linewidth=0)
+            axes.loglog(sizes, times[-1, 1] * sizes / sizes[-1], ":", color="black", linewidth=1, label="in proportion")
+            axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=45)
+            axes.minorticks_off()
+            axes.set_xlabel(name)
+        panels[0].set_ylabel("one training step (ms)")
+        panels[0].legend()
+        figure.suptitle(title, fontsize=9)
+    return figure
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--paper", action="store_true", help="the paper's CIFAR-10 sizes too")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    prepare_process()
     device = pick_device()
-    print(
-        f"torch {torch.__version__} on {torch.cuda.get_device_name() if device.type == 'cuda' else f'{torch.get_num_threads()} CPU threads'}"
-    )
-    compare(
-        "132 ResNet8 on 64 patches of 8x8: one by one",
-        *instances_case(132, 64, (1, 8, 8), device),
-        device,
-        options.repeats,
-    )
-    compare(
-        "8 ResNet8 on 128 patches of 8x8: one by one",
-        *instances_case(8, 128, (1, 8, 8), device),
-        device,
-        options.repeats,
-    )
-    for prep_shape in ((8, 640), (32, 160)):
-        name = f"row features, 8 PReps {prep_shape[0]}x{prep_shape[1]}, E 1024"
-        compare(name, *encoder_case(1024, prep_shape, 8, device), device, options.repeats)
-    if options.paper:
-        compare(
-            "8 ResNet8 on 128 images of 32x32: one by one",
-            *instances_case(8, 128, (3, 32, 32), device),
-            device,
-            options.repeats,
-        )
-        compare(
-            "row features, 8 PReps 8x10,000, E 4096",
-            *encoder_case(4096, (8, 10_000), 8, device),
-            device,
-            options.repeats,
-        )
-        compare("NetSpace's training step at CIFAR-10 sizes", *step_case(8, 128, device), device, options.repeats)
+    found_cases = cases(device.type == "cuda")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[*found_cases, "growth"], choices=[*found_cases, "growth"])
+    only = parser.parse_args().only
+    text, results = f"{machine(device)}\n\n{HEADER}", {"machine": machine(device), "cases": {}, "growth": {}}
+    print(text, flush=True)
+    for name in only:
+        if name != "growth":
+            results["cases"][name] = measure(found_cases[name])
+            text += "\n" + row(results["cases"][name])
+            print(row(results["cases"][name]), flush=True)
+    if "growth" in only:
+        for name, sizes in growth_cases().items():
+            results["growth"][name] = {size: measure(case) for size, case in sizes.items()}
+        title = f"NetSpace's step from M = 8, B = 64, PRep 8x1,280, patches of 8x8\n{machine(device)}"
+        for path in save_figure(plot_growth(results["growth"], title), FOLDER / "growth"):
+            print(f"wrote {path}")
+    write_json(FOLDER / "speed.json", results)
+    write_text(FOLDER / "speed.md", text + "\n")
+    print(f"wrote {FOLDER / 'speed.json'} and speed.md")
 
 
 if __name__ == "__main__":

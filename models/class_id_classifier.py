@@ -18,5 +18,5 @@ class ClassIdClassifier(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         x = embeddings.reshape(embeddings.shape[0], -1, self.grid, self.grid)
-        x = F.leaky_relu(self.arch_conv(x))  # (M, 10, g/2, g/2)
+        x = F.leaky_relu_(self.arch_conv(x))  # (M, 10, g/2, g/2)
         return self.arch_classifier(x.flatten(1))

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import InputError
@@ -54,23 +55,32 @@ class Decoder(nn.Module):
         def conv(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d:
             return nn.Conv2d(in_channels, out_channels, 3, stride, 1)
 
-        self.conv1 = nn.Sequential(conv(emb_size // grid**2, first, 2), nn.LeakyReLU())
-        self.conv2 = nn.Sequential(conv(row_channels, width // 8, 2), nn.LeakyReLU())
-        self.conv3 = nn.Sequential(conv(deep, deep // 2, 2), nn.LeakyReLU())
+        self.conv1 = nn.Sequential(conv(emb_size // grid**2, first, 2), nn.LeakyReLU(inplace=True))
+        self.conv2 = nn.Sequential(conv(row_channels, width // 8, 2), nn.LeakyReLU(inplace=True))
+        self.conv3 = nn.Sequential(conv(deep, deep // 2, 2), nn.LeakyReLU(inplace=True))
         self.conv4 = nn.Sequential(conv(deep // 2, 32, 1))
         self.scalelayer = ScaleLayer(prep_shape)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         m = embeddings.shape[0]
 
-        def on(x: Tensor, *shape: int) -> Tensor:  # channels-last, which CPU convs prefer
-            return x.reshape(m, *shape).contiguous(memory_format=torch.channels_last)
+        def on(x: Tensor, *shape: int) -> Tensor:
+            # On the CPU, channels-last makes the gradient of a strided conv's weight 4 times slower.
+            order = torch.channels_last if x.is_cuda else torch.contiguous_format
+            return x.reshape(m, *shape).contiguous(memory_format=order)
 
-        x = self.conv1(on(embeddings, -1, self.grid, self.grid))  # (M, H*C1*L/(g/2)^2, g/2, g/2)
+        x = self.first_conv(embeddings.reshape(m, -1, self.grid, self.grid))  # (M, H*C1*L/(g/2)^2, (g/2)^2)
         x = self.conv2(on(x, *self.rows))  # (M, W/8, H/2, L/2)
         x = self.conv3(on(x, *self.half_rows))  # (M, C2/2, H/4, W/8)
         x = self.conv4(x)  # (M, 32, H/4, W/8)
         return self.scalelayer(x.reshape(m, 1, *self.prep_shape))
+
+    def first_conv(self, x: Tensor) -> Tensor:
+        """conv1 as a matrix product, for it has few input channels: twice as fast on the CPU at the paper's sizes."""
+        conv, activation = self.conv1
+        windows = F.unfold(x, conv.kernel_size, padding=conv.padding, stride=conv.stride)  # (M, 9*E/g^2, (g/2)^2)
+        weight = conv.weight.flatten(1).expand(len(x), -1, -1)
+        return activation(torch.baddbmm(conv.bias[:, None], weight, windows))
 
 
 def check_decoder_sizes(

@@ -38,8 +38,8 @@ class LeNetLike(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for i in range(1, self.num_convs + 1):
-            x = F.leaky_relu(getattr(self, f"conv{i}")(x))
+            x = F.leaky_relu_(getattr(self, f"conv{i}")(x))
         x = torch.flatten(x, 1)
-        x = F.leaky_relu(self.fc1(x))
-        x = F.leaky_relu(self.fc2(x))
+        x = F.leaky_relu_(self.fc1(x))
+        x = F.leaky_relu_(self.fc2(x))
         return self.fc3(x)

@@ -38,9 +38,9 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(conv(in_channels, channels, 1, stride, fused), norm(channels, fused))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.leaky_relu(self.bn1(self.conv1(x)))
+        out = F.leaky_relu_(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return F.leaky_relu(out + self.downsample(x))
+        return F.leaky_relu_(out + self.downsample(x))
 
 
 class ResNet(nn.Module):
@@ -86,7 +86,7 @@ class ResNet(nn.Module):
         return [*groups, stream]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.leaky_relu(self.bn1(self.conv1(x)))
+        x = F.leaky_relu_(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         x = F.avg_pool2d(x, self.pool)
         return self.fc(torch.flatten(x, 1))

@@ -21,7 +21,7 @@ class VanillaCNN(nn.Module):
         channels, side, _ = image_shape
         layers: list[nn.Module] = []
         for out, stride in SIZES[side]:
-            layers += [Conv2d(channels, out, 3, stride, 1), nn.LeakyReLU()]
+            layers += [Conv2d(channels, out, 3, stride, 1), nn.LeakyReLU(inplace=True)]
             channels, side = out, (side - 1) // stride + 1
         self.layers = nn.Sequential(*layers, nn.Flatten(), Linear(channels * side * side, num_classes))
 

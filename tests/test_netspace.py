@@ -46,8 +46,8 @@ def test_shapes_at_the_papers_sizes(prep_shape):
         assert encoder.conv2(x).shape == (2, 256, height, width // 4)
         assert encoder.row_features_plainly(preps).shape == (2, 256, height, 1)
         assert encoder.conv3(encoder.row_features_plainly(preps)).shape == (2, 512, height, 1)
-        assert shapes_through(net_space.decoder, embedding) == [
-            (2, 256 * height, 32, 32),
+        assert net_space.decoder.conv1(embedding.view(2, 1, 64, 64)).shape == (2, 256 * height, 32, 32)
+        assert shapes_through(net_space.decoder, embedding) == [  # conv1 is computed as a matrix product
             (2, width // 8, height // 2, 1024),
             (2, 256, height // 4, width // 8),
             (2, 32, height // 4, width // 8),

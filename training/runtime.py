@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+from typing import Literal
 
 import torch
 
@@ -10,6 +11,8 @@ from training.distributed import local_rank
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+Precision = Literal["float32", "bfloat16"]
 
 
 def prepare_process() -> None:
@@ -34,3 +37,12 @@ def pick_device() -> torch.device:
         raise InputError(f"more ranks than GPUs on this machine: torchrun --nproc-per-node {torch.cuda.device_count()}")
     torch.cuda.set_device(local_rank())
     return torch.device("cuda", local_rank())
+
+
+def mixed_precision(device: torch.device, precision: Precision | None) -> torch.autocast:
+    """A context in which convs and matrix products compute in `precision`; parameters, PReps and losses stay float32.
+
+    None means bfloat16 on a GPU, float32 on the CPU.
+    """
+    chosen = precision or ("bfloat16" if device.type == "cuda" else "float32")
+    return torch.autocast(device.type, torch.bfloat16, enabled=chosen == "bfloat16")
