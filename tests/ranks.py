@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import create_mlp_dataset
 import create_nets_dataset_multi
 import create_nets_dataset_single
+import train_mlps
 import train_multi_arch
 import train_single_arch
 from data import load
@@ -22,6 +24,8 @@ from training.ensembles import Ensemble
 # 20 steps in 2 epochs, at the paper's rate. A norm that is never reached: clipping, like Adam, hides gradients' scale.
 SHORT = dict(image_batch=102, num_epochs=2, prep_noise=0.2, schedule="constant", learning_rate=1e-4, clip_norm=1e9)
 CLIPPED = {**SHORT, "clip_norm": 0.1}
+EPOCHS_OF_2_STEPS = {**SHORT, "num_epochs": 10, "validate_every": 5}
+del EPOCHS_OF_2_STEPS["image_batch"]
 FEW = dict(num_train=(2, 1, 1, 2), num_train_missing=(2, 2), num_val=1, num_test=1, num_epochs=(2, 2, 1, 1))
 FEW |= dict(teacher="vanilla_cnn", teacher_epochs=1)
 INSTANCES = {
@@ -30,6 +34,7 @@ INSTANCES = {
         lambda root: miniature.create_config(root, num_train=4, num_val=1, num_test=2, lengths=(2, 20, 30)),
     ),
     "instances of several": (create_nets_dataset_multi, lambda root: miniature.create_multi_config(root, **FEW)),
+    "shapes": (create_mlp_dataset, lambda root: miniature.create_mlp_config(root)),
 }
 NET_SPACES = {
     "single": (train_single_arch, lambda root: miniature.train_config(root, **SHORT)),
@@ -37,6 +42,7 @@ NET_SPACES = {
     "multi": (train_multi_arch, lambda root: miniature.train_multi_config(root, **SHORT)),
     "multi of 5": (train_multi_arch, lambda root: miniature.train_multi_config(root, **SHORT, meta_batch=5)),
     "missing": (train_multi_arch, lambda root: miniature.train_multi_config(root, **CLIPPED, setting="missing")),
+    "mlps": (train_mlps, lambda root: miniature.train_mlps_config(root, **EPOCHS_OF_2_STEPS)),
 }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import create_mlp_dataset
 import create_nets_dataset_multi
 import create_nets_dataset_single
 from data import load
@@ -53,6 +54,7 @@ def root(tmp_path_factory):
         patch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
         create_nets_dataset_single.main(miniature.create_config(root))
         create_nets_dataset_multi.main(miniature.create_multi_config(root, **ranks.FEW))
+        create_mlp_dataset.main(miniature.create_mlp_config(root))
         for job in (*ranks.INSTANCES, *ranks.NET_SPACES):
             ranks.run_job(job, root, root / "1")
     torch.set_num_threads(threads)
@@ -89,8 +91,8 @@ def check_net_space(job, runs, reference):
 
 
 def check_instances(job, runs, reference):
-    expected = sorted((reference / job / "runs/photos/nets").rglob("*.safetensors"))
-    found = sorted((runs / job / "runs/photos/nets").rglob("seed*"))
+    expected = sorted((reference / job / "runs").rglob("seed*.safetensors"))
+    found = sorted((runs / job / "runs").rglob("seed*"))
     assert [path.relative_to(runs) for path in found] == [path.relative_to(reference) for path in expected]
     for path, other in zip(found, expected):
         (state, facts), (expected_state, expected_facts) = read_instance(path), read_instance(other)
@@ -104,7 +106,8 @@ def check_instances(job, runs, reference):
 
 
 @pytest.mark.parametrize(
-    ("number", "jobs"), [(2, ("single", "multi", "missing")), (4, ("single", "single of 3", "multi of 5", "multi"))]
+    ("number", "jobs"),
+    [(2, ("single", "multi", "missing", "mlps")), (4, ("single", "single of 3", "multi of 5", "multi"))],
 )
 def test_net_spaces_of_several_ranks_are_those_of_one(root, number, jobs):
     """Meta-batches of 2 to 8 targets, with and without boundary pairs: some ranks have no part of some."""
