@@ -104,9 +104,10 @@ def multi_step(plainly: bool, device: torch.device, batch: int = 128) -> Step:
             class_logits = net_space.classifier(embeddings)
             class_logits.argmax(1).tolist()  # what a step reads back; untrained, it would choose any architecture
             predicted = pool.run(net_space.decoder(embeddings), wished, x)
-        return teacher_losses(predicted, teacher_logits, labels, 4.0, 0.9).sum() + class_id_losses(
-            class_logits, wished
-        ).sum()
+        return (
+            teacher_losses(predicted, teacher_logits, labels, 4.0, 0.9).sum()
+            + class_id_losses(class_logits, wished).sum()
+        )
 
     return optimize(adam(net_space, plainly), plain_loss if plainly else loss)
 

@@ -183,7 +183,9 @@ def test_step_of_several_architectures(class_ids, dtype):
         exact, pool, (teacher, teacher_row), preps.double(), class_ids, images, labels, 4.0, 0.9
     )
     assert_same(loss, reference.to(dtype), "loss")
-    gradients = (torch.autograd.grad(each, list(of.parameters())) for each, of in ((loss, net_space), (reference, exact)))
+    gradients = (
+        torch.autograd.grad(each, list(of.parameters())) for each, of in ((loss, net_space), (reference, exact))
+    )
     for (name, _), ours, plains in zip(net_space.named_parameters(), *gradients):
         assert_same(ours, plains.to(dtype), name)
 
