@@ -155,9 +155,8 @@ def train_side_by_side(
     """Trains the planned instances at once, and saves each as it was when it did best. `saved` resumes."""
     device = images.train.pixels.device
     keys = [(config.seed, list(ARCHITECTURES).index(nets.architecture.name), plan.index) for plan in plans]
-    sgd = partial(
-        torch.optim.SGD, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
-    )
+    rates = dict(lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+    sgd = partial(torch.optim.SGD, **rates, fused=True)
     ensemble = Ensemble(nets, fresh_state(nets, [(*key, 2) for key in keys], device), sgd)
     epoch, best = 0, BestStates(ensemble.state())
     if saved:

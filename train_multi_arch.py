@@ -57,9 +57,7 @@ class Config:
     learning_rate: float = 1e-4  # Adam's; the peak, where it follows one cycle
     schedule: Literal["constant", "one-cycle"] = "constant"
     clip_norm: float = float("inf")  # of the gradient
-    precision: Precision | None = (
-        None  # of convs and matrix products; bfloat16 on a GPU, float32 on the CPU unless given
-    )
+    precision: Precision | None = None  # of convs, matrix products; None: bfloat16 on a GPU, else float32
     validate_every: int = 5  # epochs; a checkpoint is written as often
     seed: int = 0
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)

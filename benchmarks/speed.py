@@ -1,12 +1,13 @@
 """How fast this machine runs the project, beside the plain way of benchmarks/plain.py in the same run.
 
-    python -m benchmarks.speed                      # everything, 15 minutes on 2 CPU cores
+    python -m benchmarks.speed                      # everything, 20 minutes on a CPU core
     python -m benchmarks.speed --only single multi  # some cases, by name; "growth" is the figure
 
 Prints a table; writes runs/benchmarks/speed.{md,json} and growth.{pdf,png}. Each way runs in a fresh process of its own,
 the project's with the memory settings that every script starts with, and both take turns: a ratio compares neighbours in
 time. Fixed seeds, one step to warm up, medians, [range]. Peak memory is what the process grows by (on a GPU: what its
-tensors take). The floor is a step's sums and products at the rate of this machine's matrix product of 2048 x 2048."""
+tensors take). The floor is a step's sums and products at the rate of this machine's matrix product of 2048 x 2048.
+Where other jobs run, set OMP_NUM_THREADS=1: threads that wait for each other take many times as long."""
 
 import argparse
 import multiprocessing
@@ -30,7 +31,7 @@ from evaluation.plots import PREDICTED, STYLE, WEIGHTS, save_figure
 from training.runtime import pick_device, prepare_process
 
 FOLDER = Path("runs/benchmarks")
-MIN_PAIRS, MAX_PAIRS, SECONDS = 3, 15, 20.0  # repeats of a case: as many as take so long
+MIN_PAIRS, MAX_PAIRS, SECONDS = 3, 15, 6.0  # repeats of a case: as many as take so long
 SQUARE = 2048
 
 
@@ -63,10 +64,8 @@ def work(connection: Connection, case: Case, plainly: bool) -> None:
         step()
     connection.send({"gigabytes": (peak_memory(device) - before) / 1e9, "gflop": counter.get_total_flops() / 1e9})
     square = torch.randn(SQUARE, SQUARE, device=device)
-    product = lambda: square @ square  # noqa: E731
-    product()
     while connection.recv():
-        rate = 2 * SQUARE**3 / seconds(product, device) / 1e9
+        rate = 2 * SQUARE**3 / seconds(lambda: square @ square, device) / 1e9
         connection.send((seconds(step, device), rate))
 
 
