@@ -48,7 +48,7 @@ def test_instances(tmp_path, monkeypatch):
     assert not (tmp_path / "broken/lists").exists()  # no list names what is not there
     create_nets_dataset_single.main(config)
     assert not list(nets.glob("*.pt"))
-    for path in sorted((tmp_path / "unbroken/runs/photos/nets/resnet8-adam").iterdir()):
+    for path in sorted((tmp_path / "unbroken/runs/photos/nets/resnet8-adam").glob("*.safetensors")):
         (state, facts), (resumed, resumed_facts) = read_instance(path), read_instance(nets / path.name)
         assert facts == resumed_facts
         assert all(torch.equal(state[name], resumed[name]) for name in state)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -12,6 +13,7 @@ import tyro
 
 from models.errors import InputError
 from training.distributed import is_first, leave, num_ranks, rank
+from training.interruption import Interrupted, obeyed_signals
 from training.runtime import prepare_process
 
 Config = TypeVar("Config")
@@ -21,30 +23,42 @@ MAY_BE_ZERO = ("seed", "prep_noise", "checkpoint_seconds", "instance")
 def run_script(
     main: Callable[[Config], Any], presets: dict[str, Config], doc: str, split_over_ranks: bool = False
 ) -> None:
-    """Runs `main` on the preset that the command line names (the first one by default). Bad input ends with status 2.
+    """Runs `main` on the preset that the command line names (the first one by default).
+
+    Ends with status 2 and one line for bad input, 1 for what should not happen, 143 and 130 for SIGTERM and Ctrl-C;
+    `--debug` shows the traceback.
 
     Under torchrun all ranks run `main` where it splits its work over them, and only the first prints. Where it does not,
     only the first runs, and the others end at once.
     """
     if not (is_first() or split_over_ranks):
         return
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        config = read_config(presets, sys.argv[1:], doc)
-        prepare_process()
-        with contextlib.redirect_stdout(sys.stdout if is_first() else io.StringIO()):
-            main(config)
-        leave()
-    except InputError as error:
-        stop(str(error))
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise SystemExit(130) from None
+        with obeyed_signals():
+            config = read_config(presets, arguments, doc)
+            prepare_process()
+            with contextlib.redirect_stdout(sys.stdout if is_first() else io.StringIO()):
+                main(config)
+            leave()
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        if is_first():
+            print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise SystemExit(stopped.status if isinstance(stopped, Interrupted) else 130) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        message = " ".join(str(error).split())
+        if isinstance(error, InputError):
+            end(message, 2)
+        end(f"{type(error).__name__}: {message}; --debug shows where", 1)
 
 
-def stop(message: str) -> NoReturn:
+def end(message: str, status: int) -> NoReturn:
     whose = f" (rank {rank()})" if num_ranks() > 1 else ""
     print(f"error{whose}: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> Config:
@@ -56,7 +70,7 @@ def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> C
         raise InputError(
             f"unknown preset '{name}'; choose {', '.join(presets)}, as in: python {script} {next(iter(presets))}"
         )
-    usage = f"{doc}\n\nPresets: {', '.join(presets)}. The options below show those of '{name}'."
+    usage = f"{doc}\n\nPresets: {', '.join(presets)}. The options below show those of '{name}'. --debug shows tracebacks."
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output):
