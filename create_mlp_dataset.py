@@ -39,7 +39,7 @@ from models.siren import SirenNets
 from training.command_line import run_script
 from training.distributed import hides_bar, is_first
 from training.ensembles import SirenEnsemble
-from training.provenance import versions
+from training.provenance import provenance, versions
 from training.runtime import pick_device
 from training.stacks import (
     StackCheckpoint,
@@ -123,7 +123,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     wait_for_instances(plans)
     write()
     print(f"{len(plans)} SIRENs in {folder}, {fitted} of them fitted now{of_this_rank()}")
-    return report_fits(config.folders.run(config.dataset, "mlps"), plans)
+    return report_fits(config, plans)
 
 
 def make_shapes(config: Config) -> list[Path]:
@@ -221,13 +221,14 @@ def save_fits(
         save_instance(plan.path, {**{name: value[i] for name, value in state.items()}, "sdf": sdf[i]}, facts)
 
 
-def report_fits(run_dir: Path, plans: list[Plan]) -> dict[str, dict[str, float]]:
+def report_fits(config: Config, plans: list[Plan]) -> dict[str, dict[str, float]]:
     """Writes and prints how close the SIRENs are to their shapes; those from samples alone have no Chamfer distance."""
     facts = {plan.facts["shape"]: read_instance(plan.path)[1] for plan in plans}
     fits = {
         shape: {name: each[name] for name in ("closeness", "chamfer") if name in each} for shape, each in facts.items()
     }
-    write_json(run_dir / "create_mlp_dataset.json", fits)
+    path = config.folders.run(config.dataset, "mlps") / "create_mlp_dataset.json"
+    write_json(path, {"fits": fits, **provenance(config)})
     for name, what in (
         ("closeness", "share of distances within 0.01"),
         ("chamfer", "Chamfer distance to the true mesh"),

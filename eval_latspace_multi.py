@@ -18,6 +18,7 @@ from evaluation.multi import MultiConfig, load_multi_experiment
 from evaluation.plots import color_of, plot_search, save_figure
 from models.errors import InputError
 from training.command_line import run_script
+from training.provenance import provenance
 
 PRESETS = {name: MultiConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
 
@@ -40,7 +41,7 @@ def main(config: MultiConfig) -> dict[str, list[Any]]:
         "optimized_accuracy": optimized.tolist(),
     }
     more = {"target_accuracy": target.tolist(), "architectures": names, "instances": instances, "steps": search["step"]}
-    write_json(config.run_dir / "eval_latspace_multi.json", {**results, **more})
+    write_json(config.run_dir / "eval_latspace_multi.json", {**results, **more, **provenance(config)})
 
     class_ids = sorted(set(wished))
     rows = {

@@ -33,6 +33,7 @@ from training.command_line import run_script
 from training.distributed import hides_bar, is_first, share, sum_gradients, sum_over_ranks
 from training.losses import sdf_loss
 from training.noise import add_noise
+from training.provenance import provenance
 from training.runs import Run, constants_of_run
 from training.runtime import pick_device
 from training.schedules import make_scheduler
@@ -152,7 +153,8 @@ def main(config: Config) -> dict[str, list[float]]:
     best = restore_net_space(run_dir / "best.pt", "this command", device)
     found = {"train": measured, "test": test.split_samples(config.num_measured)[1]}
     found = {split: closeness_of_predicted(best, each).tolist() for split, each in found.items()}
-    write_json(run_dir / "train_mlps.json", {"epochs": run.epoch, "steps": run.step, "closeness": found})
+    results = {"epochs": run.epoch, "steps": run.step, "closeness": found, **provenance(config)}
+    write_json(run_dir / "train_mlps.json", results)
     means = {split: sum(each) / len(each) for split, each in found.items()}
     print(
         f"{run.epoch} epochs: closeness of predicted to target SIRENs {means['train']:.3f} on {len(train)} training "

@@ -6,9 +6,11 @@ to the nearest triangle, also to one that lies within the shape. Meshes keep the
 
 import multiprocessing
 import os
+import signal
 import sys
 import zlib
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import igl
@@ -91,9 +93,10 @@ def is_newer(path: Path, than: Path) -> bool:
     return path.stat().st_mtime >= than.stat().st_mtime
 
 
-def single_threaded() -> None:
-    """libigl would use all cores in every process."""
+def prepare_worker() -> None:
+    """libigl would use all cores in every process, and Ctrl-C would be answered by each."""
     os.environ["IGL_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def prepare_meshes(source: Path, out: Path, num_samples: int, seed: int, workers: int | None = None) -> list[Path]:
@@ -114,13 +117,18 @@ def prepare_meshes(source: Path, out: Path, num_samples: int, seed: int, workers
     missing = [file for file in files if not (is_made(targets[file]) and is_newer(targets[file], file))]
     context = multiprocessing.get_context("spawn")  # a fork of a process that runs torch's threads may hang
     most = min(workers or os.cpu_count() or 1, max(len(missing), 1))
-    pool = ProcessPoolExecutor(most, context, single_threaded)
+    pool = ProcessPoolExecutor(most, context, prepare_worker)
     refused = set()
     try:
         jobs = [pool.submit(prepare_mesh, file, targets[file], num_samples, seed) for file in missing]
         for file, job in zip(missing, tqdm(jobs, "meshes", leave=False, disable=None)):
             try:
                 job.result()
+            except BrokenProcessPool:
+                raise InputError(
+                    f"a process that made samples of a mesh in {source} was ended, for want of memory perhaps; "
+                    f"{file.name} or one soon after it is too large: remove it"
+                ) from None
             except InputError as error:
                 tqdm.write(f"left out: {error}", file=sys.stderr)
                 refused.add(file)

@@ -17,6 +17,7 @@ from training.interruption import Interrupted, obeyed_signals
 from training.runtime import prepare_process
 
 Config = TypeVar("Config")
+MAY_BE_INFINITE = ("clip_norm",)
 MAY_BE_ZERO = ("seed", "prep_noise", "checkpoint_seconds", "instance")
 
 
@@ -70,7 +71,9 @@ def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> C
         raise InputError(
             f"unknown preset '{name}'; choose {', '.join(presets)}, as in: python {script} {next(iter(presets))}"
         )
-    usage = f"{doc}\n\nPresets: {', '.join(presets)}. The options below show those of '{name}'. --debug shows tracebacks."
+    usage = (
+        f"{doc}\n\nPresets: {', '.join(presets)}. The options below show those of '{name}'. --debug shows tracebacks."
+    )
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output):
@@ -103,12 +106,10 @@ def check_numbers(config: Any) -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         for number in value if isinstance(value, tuple) else (value,):
-            may_be_zero = field.name in MAY_BE_ZERO
-            if (
-                isinstance(number, (int, float))
-                and not isinstance(number, bool)
-                and not (number > 0 or may_be_zero and number == 0)
-            ):
-                raise InputError(
-                    f"--{field.name.replace('_', '-')} {number}: must be {'0 or more' if may_be_zero else 'more than 0'}"
-                )
+            if not isinstance(number, (int, float)) or isinstance(number, bool):
+                continue
+            flag, may_be_zero = f"--{field.name.replace('_', '-')} {number}", field.name in MAY_BE_ZERO
+            if not (number > 0 or may_be_zero and number == 0):
+                raise InputError(f"{flag}: must be {'0 or more' if may_be_zero else 'more than 0'}")
+            if number >= 2**63 and field.name not in MAY_BE_INFINITE:
+                raise InputError(f"{flag}: is too large for any machine; give less")

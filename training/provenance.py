@@ -1,6 +1,7 @@
 """What a result was made with: constants, versions, the project's commit."""
 
 import functools
+import math
 import platform
 import subprocess
 from dataclasses import asdict
@@ -39,4 +40,6 @@ def provenance(config: Any) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no infinity
     return value.as_posix() if isinstance(value, Path) else value
