@@ -25,6 +25,7 @@ def main(config: EvaluationConfig) -> dict[str, float]:
     test = experiment.test
     teacher, teacher_row = load_teacher(config.folders, experiment.images)
     search = load_search(config.run_dir, f"python train_latspace_single.py {config.dataset}")
+    curve = {config.architecture: read_curve(config.run_dir, "val_accuracy")}
     (instance,) = search["constants"]["instances"]
     paths = [path.as_posix() for path in test.paths]
     if instance not in paths:
@@ -45,7 +46,6 @@ def main(config: EvaluationConfig) -> dict[str, float]:
     table = markdown_table([config.architecture], rows)
     write_text(config.run_dir / "eval_latspace_single.md", table)
 
-    curve = {config.architecture: read_curve(config.run_dir, "val_accuracy")}
     figure = plot_search(curve, [PREDICTED], f"{config.architecture} on {experiment.images.name}")
     pdf, png = save_figure(figure, config.run_dir / "eval_latspace_single")
     print(f"{table}{png}, {pdf}")

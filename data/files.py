@@ -4,10 +4,12 @@ import contextlib
 import json
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from models.errors import InputError
@@ -84,6 +86,12 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as text ({type(error).__name__}); replace or remove it") from None
+
+
+def load_pt(path: Path) -> Any:
+    """Tensors and plain values of a `.pt`, on the CPU. Nothing in it is executed; what it raises depends on its bytes."""
+    with warnings.catch_warnings(action="ignore"):  # torch finds strange what is about to be refused
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:

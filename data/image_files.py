@@ -1,5 +1,6 @@
 """Image files decoded into one uint8 array, by as many threads as there are cores."""
 
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -38,7 +39,7 @@ def read_image(path: Path, sides: Sequence[int]) -> np.ndarray:
 
 def read_images(paths: Sequence[Path], sides: Sequence[int], what: str) -> np.ndarray:
     """(N, S, S, 3) uint8. Raises InputError unless all are square, of one size, and that is one of `sides`."""
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
         images = list(
             tqdm(pool.map(partial(read_image, sides=sides), paths), what, len(paths), leave=False, disable=None)
         )

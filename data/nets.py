@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.files import read_text, write_text, written_whole
+from data.files import load_pt, read_text, write_text, written_whole
 from data.folders import Folders
 from data.images import ImageSet
 from models.architecture_pool import ArchitecturePool
@@ -169,7 +169,7 @@ def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             with safe_open(path, framework="pt") as file:
                 facts = dict(json.loads((file.metadata() or {}).get("facts", "{}")))
                 return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (no mapping)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_pt(path)
     except Exception as error:  # what a file that is no pickle raises depends on its bytes
         raise InputError(
             f"{path} cannot be read as an instance ({type(error).__name__}); delete it and run the script that made it again"
@@ -199,7 +199,8 @@ def fused_row(nets: ArchitectureOnImages, state: dict[str, Tensor], path: Path) 
     with_norm = {
         name: value for name, value in nets.trained.state_dict().items() if not name.endswith("num_batches_tracked")
     }
-    expected = with_norm if set(state) == set(with_norm) else nets.fused.state_dict()
+    fused = nets.fused.state_dict()
+    expected = with_norm if set(state) & (set(with_norm) - set(fused)) else fused
     if set(state) != set(expected):
         odd = sorted(set(state) ^ set(expected))[0]
         whose = "misses" if odd in expected else "has"

@@ -37,6 +37,7 @@ import visualize_prep
 from data import load
 from tests import miniature
 from training.command_line import run_script
+from training.provenance import versions
 
 HERE = Path()
 MULTI = dict(num_train=(2, 1, 1, 2), num_train_missing=(2, 2), num_val=1, num_test=1, num_epochs=(2, 2, 1, 2))
@@ -204,6 +205,7 @@ def main(root: Path, kills: int, seed: int, names: list[str]) -> None:
     whole, broken = root / "whole", root / "broken"
     whole.mkdir(parents=True)
     rng = random.Random(seed)
+    versions()  # now, for all attempts: a commit that is made meanwhile is no difference
     for name in names:
         before = root / "before"
         shutil.copytree(whole, before)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.files import written_whole
+from data.files import load_pt, written_whole
 from models.errors import InputError
 from models.netspace import NetSpace, Sizes
 
@@ -26,7 +26,7 @@ def load_checkpoint(path: Path, made_by: str, keys: Sequence[str] = ()) -> dict[
     if not path.is_file():
         raise InputError(f"no checkpoint {path}; make it with: {made_by}")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = load_pt(path)
     except Exception as error:  # what a file that is no pickle raises depends on its bytes
         raise InputError(
             f"checkpoint {path} cannot be read ({type(error).__name__}); delete it and run: {made_by}"

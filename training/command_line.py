@@ -17,6 +17,7 @@ from training.interruption import Interrupted, obeyed_signals
 from training.runtime import prepare_process
 
 Config = TypeVar("Config")
+AT_LEAST_2 = ("resolution", "num_gammas")
 MAY_BE_INFINITE = ("clip_norm",)
 MAY_BE_ZERO = ("seed", "prep_noise", "checkpoint_seconds", "instance")
 
@@ -111,5 +112,7 @@ def check_numbers(config: Any) -> None:
             flag, may_be_zero = f"--{field.name.replace('_', '-')} {number}", field.name in MAY_BE_ZERO
             if not (number > 0 or may_be_zero and number == 0):
                 raise InputError(f"{flag}: must be {'0 or more' if may_be_zero else 'more than 0'}")
+            if number < 2 and field.name in AT_LEAST_2:
+                raise InputError(f"{flag}: must be 2 or more")
             if number >= 2**63 and field.name not in MAY_BE_INFINITE:
                 raise InputError(f"{flag}: is too large for any machine; give less")
