@@ -46,6 +46,7 @@ test-long: $(VENV)/installed
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 clean-demo:
 	rm -rf runs/photos models/input_lists/photos runs/chairs models/input_lists/chairs

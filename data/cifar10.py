@@ -6,7 +6,7 @@ import numpy as np
 from torchvision.datasets import CIFAR10
 
 from data.files import written_whole
-from data.images import IMAGENET_MEAN, IMAGENET_STD, ImageSet, make_images
+from data.images import IMAGENET_MEAN, IMAGENET_STD, Images, ImageSet, make_images
 from data.splits import split_by_class
 from models.errors import InputError
 
@@ -29,9 +29,9 @@ def cached_arrays(data_dir: Path) -> dict[str, np.ndarray]:
                 f"CIFAR-10 could not be downloaded ({type(error).__name__}); put {path} there yourself, "
                 f"with uint8 arrays train_images (50000, 32, 32, 3), train_labels, test_images, test_labels"
             ) from None
-        arrays = (train.data, np.uint8(train.targets), test.data, np.uint8(test.targets))
+        found = (train.data, np.uint8(train.targets), test.data, np.uint8(test.targets))
         with written_whole(path) as partial:
-            np.savez(partial, **dict(zip(ARRAYS, arrays)))
+            np.savez(partial, **dict(zip(ARRAYS, found)))
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
@@ -60,12 +60,9 @@ def load_cifar10(data_dir: Path) -> ImageSet:
     arrays = cached_arrays(data_dir)
     train, val = split_by_class(arrays["train_labels"], 0.8, SPLIT_SEED)
 
-    def part(images: np.ndarray, labels: np.ndarray):
+    def part(split: str, chosen: np.ndarray | slice) -> Images:
+        images, labels = arrays[f"{split}_images"][chosen], arrays[f"{split}_labels"][chosen]
         return make_images(images, labels, IMAGENET_MEAN, IMAGENET_STD, PADDING)
 
-    return ImageSet(
-        "cifar10",
-        *(part(arrays["train_images"][chosen], arrays["train_labels"][chosen]) for chosen in (train, val)),
-        part(arrays["test_images"], arrays["test_labels"]),
-        class_names=CLASSES,
-    )
+    test = part("test", slice(None))
+    return ImageSet("cifar10", part("train", train), part("train", val), test, class_names=CLASSES)

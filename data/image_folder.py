@@ -47,5 +47,7 @@ def load_image_folder(folder: Path) -> ImageSet:
         (val, train_labels[val]),
         (np.arange(len(train_paths), len(pixels)), test_labels),
     )
-    splits = (make_images(pixels[chosen], labels, IMAGENET_MEAN, IMAGENET_STD, padding) for chosen, labels in parts)
-    return ImageSet(folder.resolve().name, *splits, class_names=class_names)
+    train_images, val_images, test_images = (
+        make_images(pixels[chosen], labels, IMAGENET_MEAN, IMAGENET_STD, padding) for chosen, labels in parts
+    )
+    return ImageSet(folder.resolve().name, train_images, val_images, test_images, class_names=class_names)

@@ -35,7 +35,7 @@ class SdfNetsDataset:
         rest, half = size - num, size - size // 2
         places = torch.arange(size, device=self.samples.device)
         kept = (places < rest - rest // 2) | (places >= half) & (places < half + rest // 2)
-        return tuple(replace(self, samples=self.samples[:, chosen]) for chosen in (kept, ~kept))
+        return replace(self, samples=self.samples[:, kept]), replace(self, samples=self.samples[:, ~kept])
 
 
 @dataclass(frozen=True)

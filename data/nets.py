@@ -28,7 +28,7 @@ from models.prep import Layout, pack
 from models.registry import ARCHITECTURES, Architecture
 
 MADE_BY_MULTI = "python create_nets_dataset_multi.py "
-ARGUMENT_TYPES = {
+ARGUMENT_TYPES: dict[str, Callable[[str], Any]] = {
     "d": int,
     "f": float,
     "s": str,

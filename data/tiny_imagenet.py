@@ -27,8 +27,8 @@ def load_tiny_imagenet(data_dir: Path) -> ImageSet:
     lists = [folder / f"{split}.txt" for split in ("train", "val", "test")]
     if not all(path.is_file() for path in lists):
         write_split_lists(folder, wnids)
-    splits = [read_split(path, folder, len(wnids)) for path in lists]
-    return ImageSet("tiny-imagenet-200", *splits, class_names=tuple(wnids))
+    train, val, test = (read_split(path, folder, len(wnids)) for path in lists)
+    return ImageSet("tiny-imagenet-200", train, val, test, class_names=tuple(wnids))
 
 
 def write_split_lists(folder: Path, wnids: list[str]) -> None:
