@@ -126,10 +126,9 @@ def main(config: Config) -> None:
         mean_loss = sum_over_ranks(total_loss).item() / len(draws)
         scalars = {"loss": mean_loss, "learning_rate": scheduler.get_last_lr()[0]}
         if run.epoch % config.validate_every == 0 or run.epoch == config.num_epochs:
-            predicted = net_space.decode(net_space.encode(pack(val.rows, prep_shape)))
-            error = (
-                (accuracy(nets, unpack(predicted, nets.num_parameters), images.val) - val_accuracy).abs().mean().item()
-            )
+            predicted_preps = net_space.decode(net_space.encode(pack(val.rows, prep_shape)))
+            predicted_rows = unpack(predicted_preps, nets.num_parameters)
+            error = (accuracy(nets, predicted_rows, images.val) - val_accuracy).abs().mean().item()
             run.log({**scalars, "val_accuracy_error": error})  # points
             run.save(error)
         else:
