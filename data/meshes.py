@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import zlib
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -94,9 +95,17 @@ def is_newer(path: Path, than: Path) -> bool:
 
 
 def prepare_worker() -> None:
-    """libigl would use all cores in every process, and Ctrl-C would be answered by each."""
+    """libigl would use all cores in every process, Ctrl-C would be answered by each, and all would outlive a killed script."""
     os.environ["IGL_NUM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def prepare_meshes(source: Path, out: Path, num_samples: int, seed: int, workers: int | None = None) -> list[Path]:
