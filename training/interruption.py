@@ -41,6 +41,7 @@ def obeyed_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        Signals.received, Signals.asked_for = None, False
 
 
 def must_stop() -> bool:
