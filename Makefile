@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo demo-multi demo-3d test clean-demo
+.PHONY: demo demo-multi demo-3d test test-long lint clean-demo
 
 demo: $(VENV)/installed
 	$(RUN) create_nets_dataset_single.py
@@ -39,6 +39,14 @@ demo-3d: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(RUN) -m pytest
+
+test-long: $(VENV)/installed
+	$(RUN) -m pytest -m long
+
+lint: $(VENV)/installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 clean-demo:
 	rm -rf runs/photos models/input_lists/photos runs/chairs models/input_lists/chairs

@@ -10,7 +10,6 @@ fit is. SIRENs are fitted side by side, each from its own initialization and on 
 Run again to resume: a shape on disk is not fitted again. chairs takes 5 minutes on 2 CPU cores."""
 
 import itertools
-import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,12 +36,19 @@ from evaluation.accuracy import closeness
 from evaluation.meshes import chamfer_distance, level_set
 from models.errors import InputError
 from models.siren import SirenNets
-from training.checkpoints import save_checkpoint
 from training.command_line import run_script
 from training.distributed import hides_bar, is_first
 from training.ensembles import SirenEnsemble
+from training.provenance import provenance, versions
 from training.runtime import pick_device
-from training.stacks import constants_of_stack, fresh_state, of_this_rank, train_missing, wait_for_instances
+from training.stacks import (
+    StackCheckpoint,
+    constants_of_stack,
+    fresh_state,
+    of_this_rank,
+    train_missing,
+    wait_for_instances,
+)
 
 MEASURED = 0.1  # share of a shape's samples that its SIREN is not fitted to, but measured on
 
@@ -117,7 +123,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     wait_for_instances(plans)
     write()
     print(f"{len(plans)} SIRENs in {folder}, {fitted} of them fitted now{of_this_rank()}")
-    return report_fits(config.folders.run(config.dataset, "mlps"), plans)
+    return report_fits(config, plans)
 
 
 def make_shapes(config: Config) -> list[Path]:
@@ -170,15 +176,12 @@ def fit_side_by_side(
     step = 0
     if saved:
         ensemble.load_state_dict(saved["ensemble"])
-        step = saved["step"]
-    last_saved = float("-inf")  # a stack that is stopped at any time goes on with the same SIRENs side by side
+        step = saved["steps"]
+    stack = StackCheckpoint(checkpoint, constants_of_stack(config), config.checkpoint_seconds)
     bar = tqdm(total=config.num_steps, initial=step, desc=f"{len(plans)} SIRENs", unit=" steps", disable=hides_bar())
     while step < config.num_steps:
-        if time.monotonic() - last_saved > config.checkpoint_seconds:
-            indices = [plan.index for plan in plans]
-            state = {"constants": constants_of_stack(config), "indices": indices, "step": step}
-            save_checkpoint(checkpoint, {**state, "ensemble": ensemble.state_dict()})
-            last_saved = time.monotonic()
+        if stack.due:
+            stack.save(plans, step, ensemble)
         ensemble.set_learning_rate(config.learning_rate * config.lr_decay ** (step // config.lr_every))
         places = balanced_places(keys, step, config.num_points, config.num_samples)
         drawn = samples.gather(1, places[..., None].expand(-1, -1, 4))  # (M, num_points, 4)
@@ -186,8 +189,9 @@ def fit_side_by_side(
         step += 1
         bar.update()
     bar.close()
+    ensemble.refuse_divergence([plan.path for plan in plans])
     save_fits(config, nets, plans, shapes, ensemble, samples, measured)
-    checkpoint.unlink(missing_ok=True)
+    stack.remove()
 
 
 @torch.no_grad()
@@ -213,16 +217,18 @@ def save_fits(
             fit = level_set(lambda points, row=row: nets.run(row, points)[0], config.resolution, device)
             truth = trimesh.load(shape.with_suffix(".ply"))
             facts["chamfer"] = chamfer_distance(fit, truth, config.chamfer_points, (config.seed, plan.index))
+        facts["versions"] = versions()
         save_instance(plan.path, {**{name: value[i] for name, value in state.items()}, "sdf": sdf[i]}, facts)
 
 
-def report_fits(run_dir: Path, plans: list[Plan]) -> dict[str, dict[str, float]]:
+def report_fits(config: Config, plans: list[Plan]) -> dict[str, dict[str, float]]:
     """Writes and prints how close the SIRENs are to their shapes; those from samples alone have no Chamfer distance."""
     facts = {plan.facts["shape"]: read_instance(plan.path)[1] for plan in plans}
     fits = {
         shape: {name: each[name] for name in ("closeness", "chamfer") if name in each} for shape, each in facts.items()
     }
-    write_json(run_dir / "create_mlp_dataset.json", fits)
+    path = config.folders.run(config.dataset, "mlps") / "create_mlp_dataset.json"
+    write_json(path, {"fits": fits, **provenance(config)})
     for name, what in (
         ("closeness", "share of distances within 0.01"),
         ("chamfer", "Chamfer distance to the true mesh"),

@@ -10,7 +10,6 @@ and the highest ClassId are, taken from the same instances. Kept is what does be
 Run again to resume: an instance on disk is not trained again. photos takes 6 minutes on 2 CPU cores."""
 
 import itertools
-import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ import tyro
 from tqdm import tqdm
 
 from data.folders import Folders
-from data.images import Epoch, ImageSet
+from data.images import Epoch, ImageSet, check_batch
 from data.load import load_images
 from data.nets import Entry, write_lists
 from data.plans import Plan, deal_alike, plan_instances
@@ -29,12 +28,12 @@ from evaluation.accuracy import accuracy
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
 from models.registry import ARCHITECTURES, Architecture, architectures_by_class_id, get_architecture
-from training.checkpoints import save_checkpoint
 from training.command_line import run_script
 from training.distributed import hides_bar, is_first
 from training.ensembles import BestStates, Ensemble
 from training.runtime import pick_device
 from training.stacks import (
+    StackCheckpoint,
     constants_of_stack,
     fresh_state,
     of_this_rank,
@@ -89,6 +88,7 @@ PRESETS = {
 def main(config: Config) -> None:
     device = pick_device()
     images = load_images(config.dataset, config.folders.data_dir, device)
+    check_batch(images.train, config.image_batch)
     pool, teacher = architectures_by_class_id(), get_architecture(config.teacher)
     check_counts(config, pool)
     plans, entries = {}, {"multi": {}, "missing": {}}
@@ -158,40 +158,34 @@ def train_side_by_side(
     rates = dict(lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
     sgd = partial(torch.optim.SGD, **rates, fused=True)
     ensemble = Ensemble(nets, fresh_state(nets, [(*key, 2) for key in keys], device), sgd)
-    epoch, best = 0, BestStates(ensemble.state())
+    steps_per_epoch = len(images.train) // config.image_batch
+    epoch, start, best = 0, 0, BestStates(ensemble.state())
     if saved:
         ensemble.load_state_dict(saved["ensemble"])
         best.load_state_dict(saved["best"])
-        epoch = saved["epoch"]
-    last_saved = float("-inf")  # a stack that is stopped at any time goes on with the same instances side by side
+        epoch, start = divmod(saved["steps"], steps_per_epoch)
+    stack = StackCheckpoint(checkpoint, constants_of_stack(config), config.checkpoint_seconds)
     num_epochs = plans[0].facts["num_epochs"]
     drops, look_from = [round(share * num_epochs) for share in config.lr_drops], round(config.look_from * num_epochs)
     what = f"{len(plans)} {nets.architecture.name}"
     bar = tqdm(total=num_epochs, initial=epoch, desc=what, unit=" epochs", disable=hides_bar())
     while epoch < num_epochs:
         draws = Epoch(images.train, [(*key, 3, epoch) for key in keys], config.image_batch)
-        if time.monotonic() - last_saved > config.checkpoint_seconds:
-            state = {
-                "constants": constants_of_stack(config),
-                "indices": [plan.index for plan in plans],
-                "epoch": epoch,
-                "best": best.state_dict(),
-                "ensemble": ensemble.state_dict(),
-            }
-            save_checkpoint(checkpoint, state)
-            last_saved = time.monotonic()
         ensemble.set_learning_rate(config.learning_rate * 0.1 ** sum(epoch >= drop for drop in drops))
-        for i in range(len(draws)):
+        for i in range(start, steps_per_epoch):
+            if stack.due:
+                stack.save(plans, epoch * steps_per_epoch + i, ensemble, best=best.state_dict())
             ensemble.step(*draws.batch(i))
-        epoch += 1
+        epoch, start = epoch + 1, 0
         looked = epoch >= look_from and (epoch - look_from) % config.look_every == 0
         if looked or epoch == num_epochs:
             state = ensemble.state()
             best.look(state, accuracy(nets, nets.fuse(state), images.val))
         bar.update()
     bar.close()
+    ensemble.refuse_divergence([plan.path for plan in plans])
     save_instances(plans, best.state, best.accuracy)
-    checkpoint.unlink(missing_ok=True)
+    stack.remove()
 
 
 if __name__ == "__main__":

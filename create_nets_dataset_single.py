@@ -9,7 +9,6 @@ Instances train side by side, each from its own initialization, on its own order
 Run again to resume: an instance on disk is not trained again. photos takes 64 seconds on 2 CPU cores."""
 
 import itertools
-import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,19 +19,19 @@ import tyro
 from tqdm import tqdm
 
 from data.folders import Folders
-from data.images import Epoch, ImageSet
+from data.images import Epoch, ImageSet, check_batch
 from data.load import load_images
 from data.nets import Entry, write_lists
 from data.plans import Plan, plan_instances, split_plans
 from evaluation.accuracy import accuracy
 from models.instances import ArchitectureOnImages
 from models.registry import get_architecture
-from training.checkpoints import save_checkpoint
 from training.command_line import run_script
 from training.distributed import hides_bar, is_first
 from training.ensembles import Ensemble
 from training.runtime import pick_device
 from training.stacks import (
+    StackCheckpoint,
     constants_of_stack,
     fresh_state,
     of_this_rank,
@@ -84,6 +83,7 @@ PRESETS = {
 def main(config: Config) -> None:
     device = pick_device()
     images = load_images(config.dataset, config.folders.data_dir, device)
+    check_batch(images.train, config.image_batch)
     nets = ArchitectureOnImages(get_architecture(config.architecture), images.image_shape, images.num_classes)
     folder = config.folders.nets(config.dataset, f"{config.architecture}-adam")
     steps_of = 1 if config.lengths_in == "steps" else len(images.train) // config.image_batch
@@ -122,11 +122,11 @@ def train_side_by_side(
         for name in nets.trained_layout.names[-2:]:  # weight and bias
             start[name].zero_()
     ensemble = Ensemble(nets, start, lambda rows: torch.optim.Adam(rows, config.learning_rate, fused=True))
-    epoch, steps = 0, 0
+    steps = 0
     if saved:
         ensemble.load_state_dict(saved["ensemble"])
-        epoch, steps = saved["epoch"], saved["steps"]
-    last_saved = float("-inf")  # a stack that is stopped at any time goes on with the same instances side by side
+        steps = saved["steps"]
+    stack = StackCheckpoint(checkpoint, constants_of_stack(config), config.checkpoint_seconds)
     bar = tqdm(
         total=sum(plan.steps for plan in plans),
         initial=steps * len(plans),
@@ -134,34 +134,27 @@ def train_side_by_side(
         unit=" steps",
         disable=hides_bar(),
     )
+    steps_per_epoch = len(images.train) // config.image_batch
     while plans:
+        epoch, start = divmod(steps, steps_per_epoch)
         draws = Epoch(images.train, [(config.seed, 3, plan.index, epoch) for plan in plans], config.image_batch)
-        if time.monotonic() - last_saved > config.checkpoint_seconds:
-            indices = [plan.index for plan in plans]
-            state = {
-                "constants": constants_of_stack(config),
-                "indices": indices,
-                "epoch": epoch,
-                "steps": steps,
-                "ensemble": ensemble.state_dict(),
-            }
-            save_checkpoint(checkpoint, state)
-            last_saved = time.monotonic()
         rows = torch.arange(len(plans), device=device)  # of the draws, for those still in training
-        for i in range(len(draws)):
+        for i in range(start, steps_per_epoch):
+            if stack.due:
+                stack.save(plans, steps, ensemble)
             ensemble.step(*draws.batch(i, rows))
             steps += 1
             bar.update(len(plans))
             if plans[0].steps == steps:  # shortest first
                 done = sum(plan.steps == steps for plan in plans)
+                ensemble.refuse_divergence([plan.path for plan in plans])
                 save_finished(ensemble, nets, images, plans[:done])
                 plans, rows = plans[done:], rows[done:]
                 if not plans:
                     break
                 ensemble.keep(slice(done, None))
-        epoch += 1
     bar.close()
-    checkpoint.unlink(missing_ok=True)
+    stack.remove()
 
 
 def save_finished(ensemble: Ensemble, nets: ArchitectureOnImages, images: ImageSet, plans: list[Plan]) -> None:

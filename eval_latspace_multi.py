@@ -18,6 +18,7 @@ from evaluation.multi import MultiConfig, load_multi_experiment
 from evaluation.plots import color_of, plot_search, save_figure
 from models.errors import InputError
 from training.command_line import run_script
+from training.provenance import provenance
 
 PRESETS = {name: MultiConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
 
@@ -30,6 +31,8 @@ def main(config: MultiConfig) -> dict[str, list[Any]]:
     paths = [path.as_posix() for path in test.paths]
     if not set(instances) <= set(paths):
         raise InputError("an instance that was optimized is not in test.txt; run train_latspace_multi.py again")
+    class_ids = sorted(set(wished))
+    curves = {names[i]: read_curve(config.run_dir, f"val_accuracy_{names[i]}") for i in class_ids}
     _, initial = experiment.predict(search["initial"].to(device))
     predicted_ids, optimized = experiment.predict(search["best"].to(device))
     target = experiment.target_accuracy(test)[[paths.index(path) for path in instances]]
@@ -40,16 +43,14 @@ def main(config: MultiConfig) -> dict[str, list[Any]]:
         "optimized_accuracy": optimized.tolist(),
     }
     more = {"target_accuracy": target.tolist(), "architectures": names, "instances": instances, "steps": search["step"]}
-    write_json(config.run_dir / "eval_latspace_multi.json", {**results, **more})
+    write_json(config.run_dir / "eval_latspace_multi.json", {**results, **more, **provenance(config)})
 
-    class_ids = sorted(set(wished))
     rows = {
         name: [values[np.array(wished) == class_id].mean().item() for class_id in class_ids]
         for name, values in (("target", target), ("initial", initial), ("optimized", optimized))
     }
     table = markdown_table([names[class_id] for class_id in class_ids], rows)
     write_text(config.run_dir / "eval_latspace_multi.md", table)
-    curves = {names[i]: read_curve(config.run_dir, f"val_accuracy_{names[i]}") for i in class_ids}
     title = f"{experiment.images.name}, {config.setting}"
     figure = plot_search(curves, [color_of(class_id) for class_id in class_ids], title)
     pdf, png = save_figure(figure, config.run_dir / "eval_latspace_multi")

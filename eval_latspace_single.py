@@ -15,6 +15,7 @@ from evaluation.plots import PREDICTED, plot_search, save_figure
 from evaluation.single import EvaluationConfig, load_experiment
 from models.errors import InputError
 from training.command_line import run_script
+from training.provenance import provenance
 
 PRESETS = {name: EvaluationConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
 
@@ -24,6 +25,7 @@ def main(config: EvaluationConfig) -> dict[str, float]:
     test = experiment.test
     teacher, teacher_row = load_teacher(config.folders, experiment.images)
     search = load_search(config.run_dir, f"python train_latspace_single.py {config.dataset}")
+    curve = {config.architecture: read_curve(config.run_dir, "val_accuracy")}
     (instance,) = search["constants"]["instances"]
     paths = [path.as_posix() for path in test.paths]
     if instance not in paths:
@@ -38,12 +40,12 @@ def main(config: EvaluationConfig) -> dict[str, float]:
         "optimized_accuracy": optimized,
         "teacher_accuracy": accuracy(teacher, teacher_row, experiment.images.test).item(),
     }
-    write_json(config.run_dir / "eval_latspace_single.json", {**results, "instance": instance, "steps": search["step"]})
+    more = {"instance": instance, "steps": search["step"], **provenance(config)}
+    write_json(config.run_dir / "eval_latspace_single.json", {**results, **more})
     rows = {name.removesuffix("_accuracy"): [value] for name, value in results.items()}
     table = markdown_table([config.architecture], rows)
     write_text(config.run_dir / "eval_latspace_single.md", table)
 
-    curve = {config.architecture: read_curve(config.run_dir, "val_accuracy")}
     figure = plot_search(curve, [PREDICTED], f"{config.architecture} on {experiment.images.name}")
     pdf, png = save_figure(figure, config.run_dir / "eval_latspace_single")
     print(f"{table}{png}, {pdf}")

@@ -14,6 +14,7 @@ from data.files import write_json
 from evaluation.multi import MultiConfig, load_multi_experiment
 from evaluation.plots import plot_several_architectures, save_figure
 from training.command_line import run_script
+from training.provenance import provenance
 
 PRESETS = {name: MultiConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
 
@@ -30,7 +31,12 @@ def main(config: MultiConfig) -> dict[str, list[Any]]:
     }
     write_json(
         config.run_dir / "eval_multi.json",
-        {**results, "architectures": names, "instances": [path.as_posix() for path in test.paths]},
+        {
+            **results,
+            "architectures": names,
+            "instances": [path.as_posix() for path in test.paths],
+            **provenance(config),
+        },
     )
 
     arrays = [np.array(values) for values in results.values()]

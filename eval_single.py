@@ -11,6 +11,7 @@ from data.files import write_json
 from evaluation.plots import plot_targets_and_predicted, save_figure
 from evaluation.single import EvaluationConfig, load_experiment
 from training.command_line import run_script
+from training.provenance import provenance
 
 PRESETS = {name: EvaluationConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
 
@@ -25,7 +26,7 @@ def main(config: EvaluationConfig) -> dict[str, list[float]]:
     }
     write_json(
         config.run_dir / "eval_single.json",
-        {**results, "instances": [path.as_posix() for path in experiment.test.paths]},
+        {**results, "instances": [path.as_posix() for path in experiment.test.paths], **provenance(config)},
     )
 
     targets, predictions = (np.array(accuracies) for accuracies in results.values())

@@ -35,6 +35,7 @@ from models.prep import pack, unpack
 from models.siren import SirenNets
 from training.checkpoints import restore_net_space
 from training.command_line import run_script
+from training.provenance import provenance
 from training.runtime import pick_device
 
 
@@ -90,7 +91,7 @@ def main(config: Config) -> dict[str, Any]:
         space: summary([pair[space] for pair in pairs], pairs[0]["gamma"]) for space in ("latent", "weights")
     }
     name = "interpolate_mlps" if config.split == "train" else f"interpolate_mlps_{config.split}"
-    write_json(run_dir / f"{name}.json", results)
+    write_json(run_dir / f"{name}.json", {**results, **provenance(config)})
 
     first, second = (meshes for _, meshes in (lines + lines)[:2])
     rows = [ShapeRow("latent", first["latent"], PREDICTED), ShapeRow("latent", second["latent"], PREDICTED)]

@@ -23,6 +23,7 @@ from evaluation.plots import plot_line_of_architectures, save_figure
 from models.errors import InputError
 from training.command_line import run_script
 from training.losses import interpolation_factors
+from training.provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,14 @@ def main(config: Config) -> dict[str, list[Any]]:
         at["trained_accuracy_mean"] = mine.mean().item()
     write_json(
         config.run_dir / "interpolate_multi_arch.json",
-        {**results, "architectures": pool.names, **ends, "stars": at_stars, "all_pairs": all_pairs},
+        {
+            **results,
+            "architectures": pool.names,
+            **ends,
+            "stars": at_stars,
+            "all_pairs": all_pairs,
+            **provenance(config),
+        },
     )
 
     arrays = [np.array(values) for values in (*results.values(), *at_stars.values())]

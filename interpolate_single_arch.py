@@ -16,6 +16,7 @@ from evaluation.plots import plot_interpolation, save_figure
 from evaluation.single import EvaluationConfig, load_experiment
 from models.errors import InputError
 from training.command_line import run_script
+from training.provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def main(config: Config) -> dict[str, list[float]]:
     weights = experiment.test_accuracy(interpolate(rows[weakest], rows[strongest], gamma))
     results = {"gamma": gamma.tolist(), "latent_accuracy": latent.tolist(), "weight_accuracy": weights.tolist()}
     ends = {"from": experiment.test.paths[weakest].as_posix(), "to": experiment.test.paths[strongest].as_posix()}
-    write_json(config.run_dir / "interpolate_single_arch.json", {**results, **ends})
+    write_json(config.run_dir / "interpolate_single_arch.json", {**results, **ends, **provenance(config)})
 
     title = f"{config.architecture} on {experiment.images.name}"
     figure = plot_interpolation(

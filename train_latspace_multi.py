@@ -71,7 +71,6 @@ def main(config: Config) -> None:
 
     if not search.step:
         validate({})
-    total_loss = torch.zeros((), device=initial.device)
     bar = tqdm(initial=search.step, desc=f"{len(chosen)} embeddings", unit=" steps", disable=None)
     for x, labels in endless_batches(images.train, (config.seed, 5), config.image_batch, search.step):
         if search.stopped:
@@ -84,11 +83,9 @@ def main(config: Config) -> None:
         losses = teacher_losses(predicted, teacher_logits, labels, config.temperature, config.alpha)
         losses = losses + class_id_losses(class_logits, wished)  # (N,)
         search.update(losses)
-        total_loss += losses.detach().mean()
         bar.update()
         if search.step % config.validate_every == 0:
-            validate({"loss": total_loss.item() / config.validate_every})
-            total_loss.zero_()
+            validate({"loss": search.mean_loss(config.validate_every)})
             bar.set_postfix(best=f"{search.best_accuracy.mean():.1f} %")
     bar.close()
     print(f"{search.step} steps: {search.best_accuracy.mean():.2f} % on validation images, mean of {len(chosen)}")

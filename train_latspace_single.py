@@ -61,7 +61,6 @@ def main(config: Config) -> None:
 
     if not search.step:
         search.validate(val_accuracy(), {})
-    total_loss = torch.zeros((), device=initial.device)
     bar = tqdm(initial=search.step, desc="embedding", unit=" steps", disable=None)
     for x, _ in endless_batches(images.train, (config.seed, 4), config.image_batch, search.step):
         if search.stopped:
@@ -72,11 +71,9 @@ def main(config: Config) -> None:
         # The paper names L_kd; the original release takes its KL term alone, as here.
         loss = distillation_loss(predicted, target, config.temperature)
         search.update(loss)
-        total_loss += loss.detach()
         bar.update()
         if search.step % config.validate_every == 0:
-            search.validate(val_accuracy(), {"loss": total_loss.item() / config.validate_every})
-            total_loss.zero_()
+            search.validate(val_accuracy(), {"loss": search.mean_loss(config.validate_every)})
             bar.set_postfix(best=f"{search.best_accuracy.item():.1f} %")
     bar.close()
     print(f"{search.step} steps from {test.paths[index]}: {search.best_accuracy.item():.2f} % on validation images")

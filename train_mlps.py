@@ -33,6 +33,7 @@ from training.command_line import run_script
 from training.distributed import hides_bar, is_first, share, sum_gradients, sum_over_ranks
 from training.losses import sdf_loss
 from training.noise import add_noise
+from training.provenance import provenance
 from training.runs import Run, constants_of_run
 from training.runtime import pick_device
 from training.schedules import make_scheduler
@@ -116,7 +117,7 @@ def main(config: Config) -> dict[str, list[float]]:
     while run.epoch < config.num_epochs and run.best_score < config.goal:
         chosen = meta_batches(len(train), config.meta_batch, steps_per_epoch, (config.seed, 1, run.epoch)).to(device)
         total_loss = torch.zeros((), device=device)
-        for i in range(steps_per_epoch):
+        for i in run.steps(total_loss, chosen, train.paths):
             rows = shown = train.rows[chosen[i]]  # (M, P)
             if hidden:
                 shown = rows[:, reordering(nets.layout, hidden, (config.seed, 3, run.step + i)).to(device)]
@@ -139,8 +140,6 @@ def main(config: Config) -> dict[str, list[float]]:
             bar.update()
         run.epoch, run.step = run.epoch + 1, run.step + steps_per_epoch
         mean_loss = sum_over_ranks(total_loss).item() / steps_per_epoch
-        if not math.isfinite(mean_loss):
-            raise InputError(f"the loss became {mean_loss} in epoch {run.epoch}; lower --learning-rate or --clip-norm")
         scalars = {"loss": mean_loss, "learning_rate": scheduler.get_last_lr()[0]}
         if run.epoch % config.validate_every == 0 or run.epoch == config.num_epochs:
             score = closeness_of_predicted(net_space, measured).mean().item()
@@ -154,7 +153,8 @@ def main(config: Config) -> dict[str, list[float]]:
     best = restore_net_space(run_dir / "best.pt", "this command", device)
     found = {"train": measured, "test": test.split_samples(config.num_measured)[1]}
     found = {split: closeness_of_predicted(best, each).tolist() for split, each in found.items()}
-    write_json(run_dir / "train_mlps.json", {"epochs": run.epoch, "steps": run.step, "closeness": found})
+    results = {"epochs": run.epoch, "steps": run.step, "closeness": found, **provenance(config)}
+    write_json(run_dir / "train_mlps.json", results)
     means = {split: sum(each) / len(each) for split, each in found.items()}
     print(
         f"{run.epoch} epochs: closeness of predicted to target SIRENs {means['train']:.3f} on {len(train)} training "

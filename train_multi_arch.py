@@ -9,7 +9,6 @@ accuracy of predicted instances on validation instances and images, interpolated
 the wished one counts 0), last.pt, scalars.jsonl and tensorboard/. Run again to resume from last.pt.
 photos takes 5 minutes on 2 CPU cores."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.folders import Folders
-from data.images import Epoch
+from data.images import Epoch, check_batch
 from data.load import load_images
 from data.nets import load_mixed_split, load_teacher, meta_batches, pair_batches
 from evaluation.accuracy import accuracy_of_embeddings, mixed_accuracy, where_right
@@ -86,6 +85,7 @@ def main(config: Config) -> None:
     torch.manual_seed(config.seed)
     device = pick_device()
     images = load_images(config.dataset, config.folders.data_dir, device)
+    check_batch(images.train, config.image_batch)
     pool = ArchitecturePool(images.image_shape, images.num_classes, config.sizes.prep_shape)
     train, val = (load_mixed_split(config.folders, images, config.setting, split, pool) for split in ("train", "val"))
     teacher, teacher_row = load_teacher(config.folders, images)
@@ -115,8 +115,8 @@ def main(config: Config) -> None:
             chosen = pair_batches(train.class_ids, len(draws), key)
         else:
             chosen = meta_batches(len(train), config.meta_batch, len(draws), key).tolist()
-        sums, shown, right = torch.zeros(3, device=device), 0, 0  # of losses, embeddings, right ClassIds
-        for i in range(len(draws)):
+        sums = torch.zeros(5, device=device)  # of losses, embeddings, right ClassIds
+        for i in run.steps(sums, chosen, train.paths):
             x, labels = (draw[0] for draw in draws.batch(i))  # (B, C, S, S) and (B,), the same for all instances
             with torch.no_grad(), precision:
                 teacher_logits = teacher.run(teacher_row, x)[0]  # (B, classes)
@@ -133,15 +133,12 @@ def main(config: Config) -> None:
             torch.nn.utils.clip_grad_norm_(net_space.parameters(), config.clip_norm)
             optimizer.step()
             scheduler.step()
-            sums += torch.stack([loss, kd, class_id]).detach()
-            shown += len(wished)
-            right += sum(mine == theirs for mine, theirs in zip(predicted_ids, wished))
+            right = sum(mine == theirs for mine, theirs in zip(predicted_ids, wished))
+            sums += torch.stack([loss, kd, class_id, *sums.new_tensor([len(wished), right])]).detach()
             bar.update()
         run.epoch, run.step = run.epoch + 1, run.step + len(draws)
-        *losses, shown, right = sum_over_ranks(torch.cat([sums, sums.new_tensor([shown, right])])).tolist()
+        *losses, shown, right = sum_over_ranks(sums).tolist()
         means = {name: value / len(draws) for name, value in zip(("loss", "kd_loss", "class_id_loss"), losses)}
-        if not math.isfinite(means["loss"]):
-            raise InputError(f"the loss became {means['loss']} in epoch {run.epoch}; lower --learning-rate")
         scalars = {**means, "right_class_ids": right / shown, "learning_rate": scheduler.get_last_lr()[0]}
         if run.epoch % config.validate_every == 0 or run.epoch == config.num_epochs:
             embeddings = net_space.encode(val.preps)

@@ -7,7 +7,6 @@ Needs the instances of create_nets_dataset_single.py. Writes runs/<dataset>/sing
 |target - predicted accuracy| on validation instances and images), last.pt, scalars.jsonl and tensorboard/.
 Run again to resume from last.pt. photos takes 3 minutes on 2 CPU cores."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,11 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.folders import Folders
-from data.images import Epoch
+from data.images import Epoch, check_batch
 from data.load import load_images
 from data.nets import load_split, meta_batches
 from evaluation.accuracy import accuracy
-from models.errors import InputError
 from models.instances import ArchitectureOnImages
 from models.netspace import NetSpace, Sizes
 from models.prep import check_prep_shape, pack, unpack
@@ -82,6 +80,7 @@ def main(config: Config) -> None:
     torch.manual_seed(config.seed)
     device = pick_device()
     images = load_images(config.dataset, config.folders.data_dir, device)
+    check_batch(images.train, config.image_batch)
     nets = ArchitectureOnImages(get_architecture(config.architecture), images.image_shape, images.num_classes)
     prep_shape = config.sizes.prep_shape
     check_prep_shape(prep_shape, nets.num_parameters, config.architecture)
@@ -109,7 +108,7 @@ def main(config: Config) -> None:
         draws = Epoch(images.train, [(config.seed, 0, run.epoch)], config.image_batch)
         chosen = meta_batches(len(train), config.meta_batch, len(draws), (config.seed, 1, run.epoch)).to(device)
         total_loss = torch.zeros((), device=device)
-        for i in range(len(draws)):
+        for i in run.steps(total_loss, chosen, train.paths):
             x = draws.batch(i)[0][0]  # (B, C, S, S), the same for all instances
             rows = shown = train.rows[chosen[i]]  # (M, P)
             if hidden:
@@ -128,12 +127,10 @@ def main(config: Config) -> None:
             bar.update()
         run.epoch, run.step = run.epoch + 1, run.step + len(draws)
         mean_loss = sum_over_ranks(total_loss).item() / len(draws)
-        if not math.isfinite(mean_loss):
-            raise InputError(f"the loss became {mean_loss} in epoch {run.epoch}; lower --learning-rate or --clip-norm")
         scalars = {"loss": mean_loss, "learning_rate": scheduler.get_last_lr()[0]}
         if run.epoch % config.validate_every == 0 or run.epoch == config.num_epochs:
-            with torch.no_grad():
-                predicted_rows = unpack(net_space(pack(val.rows, prep_shape)), nets.num_parameters)
+            predicted_preps = net_space.decode(net_space.encode(pack(val.rows, prep_shape)))
+            predicted_rows = unpack(predicted_preps, nets.num_parameters)
             error = (accuracy(nets, predicted_rows, images.val) - val_accuracy).abs().mean().item()
             run.log({**scalars, "val_accuracy_error": error})  # points
             run.save(error)

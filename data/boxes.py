@@ -25,7 +25,8 @@ class Cells:
 
     @classmethod
     def of(cls, boxes: np.ndarray) -> "Cells":
-        planes = tuple(np.unique(boxes[:, :, axis]) for axis in range(3))
+        x, y, z = (np.unique(boxes[:, :, axis]) for axis in range(3))
+        planes = x, y, z
         inside = np.zeros([len(each) + 1 for each in planes], dtype=bool)
         for lower, upper in boxes:
             first, last = (
@@ -116,6 +117,6 @@ def union_mesh(boxes: np.ndarray) -> trimesh.Trimesh:
         quads.append(corners)
     grid_points, index = np.unique(np.concatenate(quads).reshape(-1, 3), axis=0, return_inverse=True)
     vertices = np.stack([cells.planes[axis][grid_points[:, axis]] for axis in range(3)], axis=1)
-    quads = index.reshape(-1, 4)
-    triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+    corner = index.reshape(-1, 4)
+    triangles = np.concatenate([corner[:, [0, 1, 2]], corner[:, [0, 2, 3]]])
     return trimesh.Trimesh(vertices, triangles, process=False)

@@ -1,13 +1,12 @@
 """CIFAR-10: 40,000 / 10,000 / 10,000 images of 32x32, the 10,000 for validation dealt from the training set (S Sec. IV)."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from torchvision.datasets import CIFAR10
 
 from data.files import written_whole
-from data.images import IMAGENET_MEAN, IMAGENET_STD, ImageSet, make_images
+from data.images import IMAGENET_MEAN, IMAGENET_STD, Images, ImageSet, make_images
 from data.splits import split_by_class
 from models.errors import InputError
 
@@ -30,13 +29,13 @@ def cached_arrays(data_dir: Path) -> dict[str, np.ndarray]:
                 f"CIFAR-10 could not be downloaded ({type(error).__name__}); put {path} there yourself, "
                 f"with uint8 arrays train_images (50000, 32, 32, 3), train_labels, test_images, test_labels"
             ) from None
-        arrays = (train.data, np.uint8(train.targets), test.data, np.uint8(test.targets))
+        found = (train.data, np.uint8(train.targets), test.data, np.uint8(test.targets))
         with written_whole(path) as partial:
-            np.savez(partial, **dict(zip(ARRAYS, arrays)))
+            np.savez(partial, **dict(zip(ARRAYS, found)))
     try:
-        with np.load(path) as file:
+        with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # what a file that is no .npz raises depends on its bytes
         raise InputError(
             f"{path} does not hold the arrays {', '.join(ARRAYS)} ({type(error).__name__}); delete it to have it made again"
         ) from None
@@ -46,6 +45,9 @@ def cached_arrays(data_dir: Path) -> dict[str, np.ndarray]:
             images.dtype != np.uint8
             or images.shape[1:] != (32, 32, 3)
             or labels.shape != images.shape[:1]
+            or not len(labels)
+            or not np.issubdtype(labels.dtype, np.integer)
+            or labels.min() < 0
             or labels.max() > 9
         ):
             raise InputError(
@@ -58,12 +60,9 @@ def load_cifar10(data_dir: Path) -> ImageSet:
     arrays = cached_arrays(data_dir)
     train, val = split_by_class(arrays["train_labels"], 0.8, SPLIT_SEED)
 
-    def part(images: np.ndarray, labels: np.ndarray):
+    def part(split: str, chosen: np.ndarray | slice) -> Images:
+        images, labels = arrays[f"{split}_images"][chosen], arrays[f"{split}_labels"][chosen]
         return make_images(images, labels, IMAGENET_MEAN, IMAGENET_STD, PADDING)
 
-    return ImageSet(
-        "cifar10",
-        *(part(arrays["train_images"][chosen], arrays["train_labels"][chosen]) for chosen in (train, val)),
-        part(arrays["test_images"], arrays["test_labels"]),
-        class_names=CLASSES,
-    )
+    test = part("test", slice(None))
+    return ImageSet("cifar10", part("train", train), part("train", val), test, class_names=CLASSES)

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from data.image_files import read_images
+from data.image_files import SUFFIXES, read_images
 from data.images import IMAGENET_MEAN, IMAGENET_STD, ImageSet, make_images
 from data.splits import split_by_class
 from models.errors import InputError
@@ -17,10 +16,9 @@ SPLIT_SEED = 0
 def list_part(folder: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
     """Image paths, labels, and class names in alphabetical order."""
     classes = sorted(path for path in folder.glob("*") if path.is_dir())
-    known = Image.registered_extensions()
     paths, labels = [], []
     for label, class_folder in enumerate(classes):
-        images = sorted(path for path in class_folder.glob("*") if path.suffix.lower() in known)
+        images = sorted(path for path in class_folder.glob("*") if path.suffix.lower() in SUFFIXES)
         if not images:
             raise InputError(f"{class_folder} holds no images; add some or remove the folder")
         paths += images
@@ -49,5 +47,7 @@ def load_image_folder(folder: Path) -> ImageSet:
         (val, train_labels[val]),
         (np.arange(len(train_paths), len(pixels)), test_labels),
     )
-    splits = (make_images(pixels[chosen], labels, IMAGENET_MEAN, IMAGENET_STD, padding) for chosen, labels in parts)
-    return ImageSet(folder.resolve().name, *splits, class_names=class_names)
+    train_images, val_images, test_images = (
+        make_images(pixels[chosen], labels, IMAGENET_MEAN, IMAGENET_STD, padding) for chosen, labels in parts
+    )
+    return ImageSet(folder.resolve().name, train_images, val_images, test_images, class_names=class_names)

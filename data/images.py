@@ -80,6 +80,13 @@ class ImageSet:
         return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
 
 
+def check_batch(images: Images, batch_size: int) -> None:
+    if batch_size > len(images):
+        raise InputError(
+            f"an image batch of {batch_size} is more than the {len(images)} images there are; make it smaller"
+        )
+
+
 class Epoch:
     """One pass over the images for each of M instances: its own order, crops and flips, drawn from its own key.
 
@@ -89,9 +96,8 @@ class Epoch:
 
     def __init__(self, images: Images, keys: list[tuple[int, ...]], batch_size: int):
         self.images, self.batch_size = images, batch_size
+        check_batch(images, batch_size)
         n, device = len(images), images.pixels.device
-        if batch_size > n:
-            raise InputError(f"an image batch of {batch_size} is more than the {n} images there are; make it smaller")
         draws = [np.random.default_rng(key) for key in keys]
         self.order = torch.from_numpy(np.stack([rng.permutation(n) for rng in draws])).to(device)
         offsets = np.stack([rng.integers(0, 2 * images.padding + 1, (n, 2)) for rng in draws])

@@ -6,9 +6,12 @@ to the nearest triangle, also to one that lies within the shape. Meshes keep the
 
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import zlib
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import igl
@@ -91,9 +94,18 @@ def is_newer(path: Path, than: Path) -> bool:
     return path.stat().st_mtime >= than.stat().st_mtime
 
 
-def single_threaded() -> None:
-    """libigl would use all cores in every process."""
+def prepare_worker() -> None:
+    """libigl would use all cores in every process, Ctrl-C would be answered by each, and all would outlive a killed script."""
     os.environ["IGL_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def prepare_meshes(source: Path, out: Path, num_samples: int, seed: int, workers: int | None = None) -> list[Path]:
@@ -114,13 +126,18 @@ def prepare_meshes(source: Path, out: Path, num_samples: int, seed: int, workers
     missing = [file for file in files if not (is_made(targets[file]) and is_newer(targets[file], file))]
     context = multiprocessing.get_context("spawn")  # a fork of a process that runs torch's threads may hang
     most = min(workers or os.cpu_count() or 1, max(len(missing), 1))
-    pool = ProcessPoolExecutor(most, context, single_threaded)
+    pool = ProcessPoolExecutor(most, context, prepare_worker)
     refused = set()
     try:
         jobs = [pool.submit(prepare_mesh, file, targets[file], num_samples, seed) for file in missing]
         for file, job in zip(missing, tqdm(jobs, "meshes", leave=False, disable=None)):
             try:
                 job.result()
+            except BrokenProcessPool:
+                raise InputError(
+                    f"a process that made samples of a mesh in {source} was ended, for want of memory perhaps; "
+                    f"{file.name} or one soon after it is too large: remove it"
+                ) from None
             except InputError as error:
                 tqdm.write(f"left out: {error}", file=sys.stderr)
                 refused.add(file)

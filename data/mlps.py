@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from data.files import read_text
 from data.folders import Folders
-from data.nets import read_instance, split_line
+from data.nets import check_numbers, read_instance, split_line
 from models.errors import InputError
 from models.siren import SirenNets
 
@@ -34,7 +35,7 @@ class SdfNetsDataset:
         rest, half = size - num, size - size // 2
         places = torch.arange(size, device=self.samples.device)
         kept = (places < rest - rest // 2) | (places >= half) & (places < half + rest // 2)
-        return tuple(replace(self, samples=self.samples[:, chosen]) for chosen in (kept, ~kept))
+        return replace(self, samples=self.samples[:, kept]), replace(self, samples=self.samples[:, ~kept])
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,7 @@ def row_and_samples(nets: SirenNets, path: Path) -> tuple[Tensor, Tensor]:
     if samples is None or samples.dim() != 2 or samples.shape[1] != 4 or not len(samples):
         raise InputError(f"{path} has no samples 'sdf' (S, 4); make it again with create_mlp_dataset.py")
     for name, value in {**state, "sdf": samples}.items():
-        if not value.isfinite().all():
-            raise InputError(f"{path}: '{name}' holds NaN or infinity; fit this instance again")
+        check_numbers(value, f"{path}: '{name}'")
     row = nets.layout.flatten({name: value.float()[None] for name, value in state.items()})[0]
     return row, samples.float()
 
@@ -85,7 +85,7 @@ def load_mlps(folders: Folders, dataset: str, split: str, device: torch.device) 
     made_by = f"python create_mlp_dataset.py, with the preset or --dataset of {path.parent.parent.name}"
     if not path.is_file():
         raise InputError(f"no input list {path}; make it with: {made_by}")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     entries = [read_entry(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line]
     if not entries:
         raise InputError(f"input list {path} is empty; delete it and make it again with: {made_by}")

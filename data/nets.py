@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.files import write_text, written_whole
+from data.files import load_pt, read_text, write_text, written_whole
 from data.folders import Folders
 from data.images import ImageSet
 from models.architecture_pool import ArchitecturePool
@@ -28,7 +28,7 @@ from models.prep import Layout, pack
 from models.registry import ARCHITECTURES, Architecture
 
 MADE_BY_MULTI = "python create_nets_dataset_multi.py "
-ARGUMENT_TYPES = {
+ARGUMENT_TYPES: dict[str, Callable[[str], Any]] = {
     "d": int,
     "f": float,
     "s": str,
@@ -111,7 +111,7 @@ def read_list(path: Path, made_by: str) -> list[Entry]:
     """The entries of an input list. Raises InputError if it is missing (`made_by` is the command that makes it), empty or wrong."""
     if not path.is_file():
         raise InputError(f"no input list {path}; make it with: {made_by}")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     entries = [parse_line(line.strip(), f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]
     if not entries:
         raise InputError(f"input list {path} is empty; delete it and make it again with: {made_by}")
@@ -128,7 +128,7 @@ def write_lists(folders: Folders, dataset: str, setting: str, entries: dict[str,
         for split, lines in entries.items()
     }
     for path, text in texts.items():
-        if path.is_file() and path.read_text(encoding="utf-8") != text:
+        if path.is_file() and read_text(path) != text:
             raise InputError(
                 f"input list {path} names other instances than these constants make; move {path.parent} away to have it written anew"
             )
@@ -167,9 +167,9 @@ def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+                facts = dict(json.loads((file.metadata() or {}).get("facts", "{}")))
                 return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (no mapping)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_pt(path)
     except Exception as error:  # what a file that is no pickle raises depends on its bytes
         raise InputError(
             f"{path} cannot be read as an instance ({type(error).__name__}); delete it and run the script that made it again"
@@ -185,13 +185,22 @@ def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, {}
 
 
+def check_numbers(values: Tensor, what: str) -> None:
+    """Raises InputError unless values are floating point numbers, stored one by one, all finite."""
+    if not values.is_floating_point() or values.layout != torch.strided or values.is_quantized:
+        raise InputError(f"{what} holds {values.dtype}, {values.layout}, expected float32; save it as such")
+    if not values.isfinite().all():
+        raise InputError(f"{what} holds NaN or infinity; train this instance again")
+
+
 def fused_row(nets: ArchitectureOnImages, state: dict[str, Tensor], path: Path) -> Tensor:
     """A state dict, with batch norm or already fused, as a row (P,). Raises InputError if it is of another net."""
     state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     with_norm = {
         name: value for name, value in nets.trained.state_dict().items() if not name.endswith("num_batches_tracked")
     }
-    expected = with_norm if set(state) == set(with_norm) else nets.fused.state_dict()
+    fused = nets.fused.state_dict()
+    expected = with_norm if set(state) & (set(with_norm) - set(fused)) else fused
     if set(state) != set(expected):
         odd = sorted(set(state) ^ set(expected))[0]
         whose = "misses" if odd in expected else "has"
@@ -203,8 +212,7 @@ def fused_row(nets: ArchitectureOnImages, state: dict[str, Tensor], path: Path) 
             raise InputError(
                 f"{path} is no {nets.architecture.name} for these images: '{name}' is {tuple(state[name].shape)}, expected {tuple(value.shape)}"
             )
-        if not state[name].isfinite().all():
-            raise InputError(f"{path}: '{name}' holds NaN or infinity; train this instance again")
+        check_numbers(state[name], f"{path}: '{name}'")
     batch = {name: value.float()[None] for name, value in state.items()}
     return nets.fuse(batch)[0] if expected is with_norm else Layout.of(nets.fused).flatten(batch)[0]
 

@@ -36,7 +36,8 @@ def tile_blocks(name: str) -> np.ndarray:
 
 def load_photos() -> ImageSet:
     """About 6,200 / 900 / 1,800 tiles."""
-    pixels, labels = ([], [], []), ([], [], [])
+    pixels: tuple[list[np.ndarray], ...] = ([], [], [])  # of train, val, test
+    labels: tuple[list[np.ndarray], ...] = ([], [], [])
     for label, name in enumerate(PHOTOGRAPHS):
         blocks = tile_blocks(name)
         order = np.random.default_rng((SPLIT_SEED, label)).permutation(len(blocks))
@@ -45,5 +46,7 @@ def load_photos() -> ImageSet:
             tiles = blocks[chosen].reshape(-1, TILE, TILE, 1)
             pixels[split].append(tiles)
             labels[split].append(np.full(len(tiles), label))
-    splits = (make_images(np.concatenate(p), np.concatenate(y), MEAN, STD, PADDING) for p, y in zip(pixels, labels))
-    return ImageSet("photos", *splits, class_names=PHOTOGRAPHS)
+    train, val, test = (
+        make_images(np.concatenate(p), np.concatenate(y), MEAN, STD, PADDING) for p, y in zip(pixels, labels)
+    )
+    return ImageSet("photos", train, val, test, class_names=PHOTOGRAPHS)

@@ -4,7 +4,6 @@ A shape is a file `NAME.npz` with arrays `pos` and `neg`, (N, 4) float32 = x, y,
 `NAME.ply`, the mesh that it was sampled from, where we have it.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import trimesh
 
-from data.files import write_json, written_whole
+from data.files import read_json, write_json, written_whole
 from models.errors import InputError
 
 NEAR_SURFACE = 47 / 50  # share of the points; the others are uniform in the cube [-1, 1]^3
@@ -66,7 +65,7 @@ def check_made_with(folder: Path, facts: dict[str, Any]) -> None:
     """Notes in a folder what its shapes are made with. Raises InputError if they were made with something else."""
     note = folder / "made_with.json"
     if note.is_file():
-        found = json.loads(note.read_text(encoding="utf-8"))
+        found = read_json(note, f"move {folder} away to have its shapes made anew")
         for name, value in facts.items():
             if found.get(name) != value:
                 raise InputError(

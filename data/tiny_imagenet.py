@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.files import write_text
+from data.files import read_text, write_text
 from data.image_files import read_images
 from data.images import IMAGENET_MEAN, IMAGENET_STD, Images, ImageSet, make_images
 from data.splits import split_by_class
@@ -23,12 +23,12 @@ def load_tiny_imagenet(data_dir: Path) -> ImageSet:
         raise InputError(
             f"no {wnids_file}; download tiny-imagenet-200.zip from Stanford's CS231N page and unpack it into {data_dir}"
         )
-    wnids = wnids_file.read_text().split()
+    wnids = read_text(wnids_file).split()
     lists = [folder / f"{split}.txt" for split in ("train", "val", "test")]
     if not all(path.is_file() for path in lists):
         write_split_lists(folder, wnids)
-    splits = [read_split(path, folder, len(wnids)) for path in lists]
-    return ImageSet("tiny-imagenet-200", *splits, class_names=tuple(wnids))
+    train, val, test = (read_split(path, folder, len(wnids)) for path in lists)
+    return ImageSet("tiny-imagenet-200", train, val, test, class_names=tuple(wnids))
 
 
 def write_split_lists(folder: Path, wnids: list[str]) -> None:
@@ -44,10 +44,14 @@ def write_split_lists(folder: Path, wnids: list[str]) -> None:
         raise InputError(
             f"{folder} has no train/*/images/*.JPEG or no val/val_annotations.txt; unpack tiny-imagenet-200.zip there again"
         )
-    test = [
-        (folder / "val" / "images" / name, class_of[wnid])
-        for name, wnid, *_ in map(str.split, annotations.read_text().splitlines())
-    ]
+    test = []
+    for i, line in enumerate(read_text(annotations).splitlines(), start=1):
+        name, wnid = [*line.split(), "", ""][:2]
+        if wnid not in class_of:
+            raise InputError(
+                f"{annotations}, line {i}: '{line}' is not NAME WNID ... with a class of {folder}/wnids.txt"
+            )
+        test.append((folder / "val" / "images" / name, class_of[wnid]))
     chosen, rest = split_by_class(np.array([label for _, label in train]), 0.8, SPLIT_SEED)
     parts = {"train": [train[i] for i in chosen], "val": [train[i] for i in rest], "test": test}
     for split, examples in parts.items():
@@ -61,7 +65,7 @@ def write_split_lists(folder: Path, wnids: list[str]) -> None:
 def read_split(path: Path, folder: Path, num_classes: int) -> Images:
     """A list of `PATH,LABEL` lines; paths are relative to the folder, or to where the script runs."""
     paths, labels = [], []
-    for i, line in enumerate(path.read_text().splitlines(), start=1):
+    for i, line in enumerate(read_text(path).splitlines(), start=1):
         name, _, label = line.rpartition(",")
         if not name or not label.isdigit() or int(label) >= num_classes:
             raise InputError(f"{path}, line {i}: '{line}' is not PATH,LABEL with a label from 0 to {num_classes - 1}")

@@ -1,12 +1,12 @@
 """What a run found, as JSON beside the figure, and as a table in the terminal."""
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import spearmanr
 
+from data.files import read_json
 from evaluation.interpolation import share_out_of_order
 from models.errors import InputError
 
@@ -14,7 +14,7 @@ from models.errors import InputError
 def read_results(path: Path, made_by: str) -> dict:
     if not path.is_file():
         raise InputError(f"no results {path}; make them with: {made_by}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, f"make it again with: {made_by}")
 
 
 def single_summary(run_dir: Path) -> dict[str, float]:
@@ -85,6 +85,7 @@ def mlps_summary(run_dir: Path) -> dict[str, float]:
         read_results(run_dir / f"{name}.json", made_by.format(f"{name}.py"))
         for name in ("create_mlp_dataset", "train_mlps", "interpolate_mlps")
     )
+    fits = fits["fits"]
     summary = {"SIRENs": len(fits)}
     for name, what in (
         ("closeness", "closeness to the true distance"),
@@ -132,6 +133,9 @@ if __name__ == "__main__":
     try:
         for name in sys.argv[1:] or ["runs/photos/single"]:
             main(Path(name))
+    except KeyError as error:
+        print(f"error: the results in {name} have no {error}; make them again", file=sys.stderr)
+        raise SystemExit(2) from None
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

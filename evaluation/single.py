@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 import tyro
 from torch import Tensor
 
@@ -44,15 +43,13 @@ class Experiment:
     def prep_shape(self) -> tuple[int, int]:
         return self.net_space.decoder.prep_shape
 
-    @torch.no_grad()
     def encode(self, rows: Tensor) -> Tensor:
         """Rows (N, P) to embeddings (N, E)."""
-        return self.net_space.encoder(pack(rows, self.prep_shape))
+        return self.net_space.encode(pack(rows, self.prep_shape))
 
-    @torch.no_grad()
     def decode(self, embeddings: Tensor) -> Tensor:
         """Embeddings (N, E) to rows (N, P) of predicted instances."""
-        return unpack(self.net_space.decoder(embeddings), self.test.nets.num_parameters)
+        return unpack(self.net_space.decode(embeddings), self.test.nets.num_parameters)
 
     def test_accuracy(self, rows: Tensor) -> Tensor:
         """Percent of the test images, (N,)."""

@@ -95,6 +95,9 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.dim() == 1:
             return super().forward(x)
+        assert (
+            self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        )  # its default
         mean, var = self.running_mean.view(-1), self.running_var.view(-1)
         weight, bias = self.weight.reshape(-1), self.bias.reshape(-1)
         return F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)

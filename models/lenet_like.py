@@ -19,6 +19,10 @@ SIZES = {
 class LeNetLike(nn.Module):
     """ClassId 0. Images (B, C, S, S) to logits (B, classes), for sides S = 8, 32, 64."""
 
+    fc1: Linear
+    fc2: Linear
+    fc3: Linear
+
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int):
         super().__init__()
         channels, side, _ = image_shape

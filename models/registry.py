@@ -65,7 +65,9 @@ def get_architecture(name: str) -> Architecture:
 
 def architectures_by_class_id() -> list[Architecture]:
     """Those that have a ClassId, in its order; A of them have the ClassIds 0 ... A-1. Raises InputError otherwise."""
-    chosen = sorted((each for each in ARCHITECTURES.values() if each.class_id is not None), key=lambda a: a.class_id)
+    chosen = sorted(
+        (each for each in ARCHITECTURES.values() if each.class_id is not None), key=lambda a: a.class_id or 0
+    )
     class_ids = [architecture.class_id for architecture in chosen]
     if class_ids != list(range(len(chosen))):
         raise InputError(f"ClassIds {class_ids} in models/registry.py: number the architectures 0, 1, 2, ... by size")

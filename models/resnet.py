@@ -33,7 +33,7 @@ class BasicBlock(nn.Module):
         self.conv1, self.bn1 = conv(in_channels, channels, 3, stride, fused), norm(channels, fused)
         self.conv2, self.bn2 = conv(channels, channels, 3, 1, fused), norm(channels, fused)
         if stride == 1 and in_channels == channels:
-            self.downsample = nn.Identity()
+            self.downsample: nn.Module = nn.Identity()
         else:
             self.downsample = nn.Sequential(conv(in_channels, channels, 1, stride, fused), norm(channels, fused))
 

@@ -31,6 +31,7 @@ SCRIPTS = (
     "eval_latspace_single",
     "eval_latspace_multi",
 )
+SHAPE_SCRIPTS = ("create_mlp_dataset", "train_mlps", "interpolate_mlps")
 
 
 def run(name, *arguments, cwd):
@@ -57,10 +58,15 @@ def check_refusal(status, err, match):
 
 
 def refused(name, *arguments, cwd, match):
-    files = {path: path.read_bytes() for path in Path(cwd).rglob("*") if path.is_file()}
+    files = files_in(cwd)
     status, _, err = run(name, *arguments, cwd=cwd)
     check_refusal(status, err, match)
-    assert files == {path: path.read_bytes() for path in Path(cwd).rglob("*") if path.is_file()}
+    assert files == files_in(cwd)
+
+
+def files_in(folder):
+    """All but those that say which process a folder belongs to."""
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 def test_a_script_of_its_own_process_ends_with_status_2(tmp_path):
@@ -69,10 +75,25 @@ def test_a_script_of_its_own_process_ends_with_status_2(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_unknown_preset_flag_and_data_set(script, tmp_path):
-    refused(script, "cifar11", cwd=tmp_path, match=("cifar11", "photos, cifar10, tiny-imagenet-200"))
-    refused(script, "photos", "--no-such-flag", "3", cwd=tmp_path, match=("--no-such-flag", "--help"))
+@pytest.mark.parametrize("script", SCRIPTS + SHAPE_SCRIPTS)
+def test_unknown_preset_and_flag(script, tmp_path):
+    presets = "chairs, meshes, deepsdf" if script in SHAPE_SCRIPTS else "photos, cifar10, tiny-imagenet-200"
+    refused(script, "cifar11", cwd=tmp_path, match=("cifar11", presets))
+    refused(script, presets.split(",")[0], "--no-such-flag", "3", cwd=tmp_path, match=("--no-such-flag", "--help"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS + SHAPE_SCRIPTS)
+def test_debug_shows_the_traceback_and_the_same_status(script, tmp_path):
+    status, _, err = run(script, "--debug", "no-such-preset", cwd=tmp_path)
+    assert status == 2 and err.startswith("Traceback") and err.splitlines()[-1].startswith("error: unknown preset")
+
+
+def test_what_should_not_happen_is_one_line_with_status_1(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("eval_single"), "load_experiment", lambda config: 1 / 0)
+    status, _, err = run("eval_single", cwd=tmp_path)
+    assert status == 1 and err == "error: ZeroDivisionError: division by zero; --debug shows where\n"
+    status, _, err = run("eval_single", "--debug", cwd=tmp_path)
+    assert status == 1 and err.startswith("Traceback") and "in main" in err
 
 
 def test_values_of_the_wrong_kind(tmp_path):

@@ -7,12 +7,14 @@ import torch
 
 import create_nets_dataset_multi
 import create_nets_dataset_single
+import eval_single
 import train_latspace_multi
 import train_latspace_single
 import train_multi_arch
 import train_single_arch
 from data import load
 from data.nets import read_instance
+from models.errors import InputError
 from tests import miniature
 from training.ensembles import Ensemble
 from training.latent_search import LatentSearch
@@ -48,7 +50,7 @@ def test_instances(tmp_path, monkeypatch):
     assert not (tmp_path / "broken/lists").exists()  # no list names what is not there
     create_nets_dataset_single.main(config)
     assert not list(nets.glob("*.pt"))
-    for path in sorted((tmp_path / "unbroken/runs/photos/nets/resnet8-adam").iterdir()):
+    for path in sorted((tmp_path / "unbroken/runs/photos/nets/resnet8-adam").glob("*.safetensors")):
         (state, facts), (resumed, resumed_facts) = read_instance(path), read_instance(nets / path.name)
         assert facts == resumed_facts
         assert all(torch.equal(state[name], resumed[name]) for name in state)
@@ -181,3 +183,65 @@ def test_latent_space_optimization(zoo, monkeypatch, few_photos, script):
     for name in ("initial", "best", "embeddings", "best_accuracy"):
         assert torch.equal(whole[name], resumed[name]), name
     assert whole["step"] == resumed["step"] and scalars == (folder / "scalars.jsonl").read_text()
+
+
+# What turns NaN or infinite
+
+
+def test_a_diverging_net_space_stops_with_step_and_instances_and_keeps_its_checkpoints(zoo, tmp_path, monkeypatch):
+    folders = miniature.replace(miniature.folders(tmp_path), lists_dir=miniature.folders(zoo).lists_dir)
+    config = miniature.train_config(zoo, folders=folders, num_epochs=3)
+    original, left = train_single_arch.distillation_loss, [49 + 7]
+
+    def nan_at_step_56(*arguments):
+        left[0] -= 1
+        return original(*arguments) * (float("nan") if left[0] == -1 else 1)
+
+    monkeypatch.setattr(train_single_arch, "distillation_loss", nan_at_step_56)
+    with pytest.raises(
+        InputError, match=r"at step 56 \(epoch 1\), which showed .*seed5.*safetensors; lower --learning"
+    ):
+        train_single_arch.main(config)
+    saved = torch.load(tmp_path / "runs/photos/single/last.pt", weights_only=True)
+    assert saved["epoch"] == 1 and all(value.isfinite().all() for value in saved["1"].values())
+
+
+def test_a_diverging_instance_is_named(tmp_path, monkeypatch):
+    original = Ensemble.losses
+
+    def one_diverges(self, *arguments):
+        bad = torch.zeros(len(self))
+        bad[1] = float("nan") if self.num_steps == 5 else 0
+        return original(self, *arguments) + bad
+
+    monkeypatch.setattr(Ensemble, "losses", one_diverges)
+    config = miniature.create_config(tmp_path, lengths=(30,), num_train=2, num_val=1, num_test=1)
+    with pytest.raises(InputError, match=r"seed5-001.safetensors cannot be made.* at step 5; lower --learning-rate"):
+        create_nets_dataset_single.main(config)
+    assert not list(tmp_path.rglob("*.safetensors"))
+    (checkpoint,) = tmp_path.rglob("*.pt")
+    assert torch.load(checkpoint, weights_only=True)["ensemble"]["rows"].isfinite().all()
+
+
+def test_a_diverging_search_is_named(tmp_path):
+    search = LatentSearch(tmp_path, {"instances": ["a.pt", "b.pt"]}, torch.ones(2, 4), 0.1, patience=2)
+    search.validate(torch.tensor([1.0, 2.0]), {})
+    search.update(search.embeddings.sum(1))
+    search.validate(torch.tensor([1.0, 2.0]), {})
+    search.update(search.embeddings.sum(1) / 0)
+    with pytest.raises(InputError, match="at step 1, from a.pt, b.pt; lower --learning-rate"):
+        search.validate(torch.tensor([1.0, 2.0]), {})
+    assert torch.load(tmp_path / "latspace.pt", weights_only=True)["step"] == 1
+
+
+def test_results_say_what_they_were_made_with(zoo):
+    run = miniature.folders(zoo).run("photos", "single")
+    for name in ("last.pt", "best.pt"):
+        saved = torch.load(run / name, weights_only=True)
+        assert saved["versions"]["torch"] == str(torch.__version__) and "seed" in saved["constants"]
+    (path, *_) = sorted((zoo / "runs/photos/nets/resnet8-adam").glob("*.safetensors"))
+    facts = read_instance(path)[1]
+    assert facts["versions"] == saved["versions"] and facts["seed"] == 5
+    eval_single.main(miniature.look_config(eval_single, zoo))
+    found = json.loads((run / "eval_single.json").read_text())
+    assert found["versions"] == saved["versions"] and found["config"]["architecture"] == "resnet8"

@@ -50,7 +50,7 @@ def test_shapes_are_dealt_once_and_fits_come_closer(root, run_dir):
     assert (len(train), len(test)) == (4, 2) and not set(train.paths) & set(test.paths)
     assert train.nets.widths == (3, 16, 16, 1) and train.samples.shape == (4, 200, 4)
     assert (train.samples[:, :100, 3] > 0).all() and (train.samples[:, 100:, 3] <= 0).all()
-    fits = json.loads((run_dir / "create_mlp_dataset.json").read_text())
+    fits = json.loads((run_dir / "create_mlp_dataset.json").read_text())["fits"]
     assert len(fits) == 6 and all(0 <= fit["closeness"] <= 1 and fit["chamfer"] > 0 for fit in fits.values())
     fresh = train.nets.layout.flatten(train.nets.start([1, 2, 3, 4]))
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -12,39 +13,54 @@ import tyro
 
 from models.errors import InputError
 from training.distributed import is_first, leave, num_ranks, rank
+from training.interruption import Interrupted, obeyed_signals
 from training.runtime import prepare_process
 
 Config = TypeVar("Config")
+AT_LEAST_2 = ("resolution", "num_gammas")
+MAY_BE_INFINITE = ("clip_norm",)
 MAY_BE_ZERO = ("seed", "prep_noise", "checkpoint_seconds", "instance")
 
 
 def run_script(
     main: Callable[[Config], Any], presets: dict[str, Config], doc: str, split_over_ranks: bool = False
 ) -> None:
-    """Runs `main` on the preset that the command line names (the first one by default). Bad input ends with status 2.
+    """Runs `main` on the preset that the command line names (the first one by default).
+
+    Ends with status 2 and one line for bad input, 1 for what should not happen, 143 and 130 for SIGTERM and Ctrl-C;
+    `--debug` shows the traceback.
 
     Under torchrun all ranks run `main` where it splits its work over them, and only the first prints. Where it does not,
     only the first runs, and the others end at once.
     """
     if not (is_first() or split_over_ranks):
         return
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        config = read_config(presets, sys.argv[1:], doc)
-        prepare_process()
-        with contextlib.redirect_stdout(sys.stdout if is_first() else io.StringIO()):
-            main(config)
-        leave()
-    except InputError as error:
-        stop(str(error))
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise SystemExit(130) from None
+        with obeyed_signals():
+            config = read_config(presets, arguments, doc)
+            prepare_process()
+            with contextlib.redirect_stdout(sys.stdout if is_first() else io.StringIO()):
+                main(config)
+            leave()
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        if is_first():
+            print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise SystemExit(stopped.status if isinstance(stopped, Interrupted) else 130) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        message = " ".join(str(error).split())
+        if isinstance(error, InputError):
+            end(message, 2)
+        end(f"{type(error).__name__}: {message}; --debug shows where", 1)
 
 
-def stop(message: str) -> NoReturn:
+def end(message: str, status: int) -> NoReturn:
     whose = f" (rank {rank()})" if num_ranks() > 1 else ""
     print(f"error{whose}: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> Config:
@@ -56,7 +72,9 @@ def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> C
         raise InputError(
             f"unknown preset '{name}'; choose {', '.join(presets)}, as in: python {script} {next(iter(presets))}"
         )
-    usage = f"{doc}\n\nPresets: {', '.join(presets)}. The options below show those of '{name}'."
+    usage = (
+        f"{doc}\n\nPresets: {', '.join(presets)}. The options below show those of '{name}'. --debug shows tracebacks."
+    )
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output):
@@ -89,12 +107,12 @@ def check_numbers(config: Any) -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         for number in value if isinstance(value, tuple) else (value,):
-            may_be_zero = field.name in MAY_BE_ZERO
-            if (
-                isinstance(number, (int, float))
-                and not isinstance(number, bool)
-                and not (number > 0 or may_be_zero and number == 0)
-            ):
-                raise InputError(
-                    f"--{field.name.replace('_', '-')} {number}: must be {'0 or more' if may_be_zero else 'more than 0'}"
-                )
+            if not isinstance(number, (int, float)) or isinstance(number, bool):
+                continue
+            flag, may_be_zero = f"--{field.name.replace('_', '-')} {number}", field.name in MAY_BE_ZERO
+            if not (number > 0 or may_be_zero and number == 0):
+                raise InputError(f"{flag}: must be {'0 or more' if may_be_zero else 'more than 0'}")
+            if number < 2 and field.name in AT_LEAST_2:
+                raise InputError(f"{flag}: must be 2 or more")
+            if number >= 2**63 and field.name not in MAY_BE_INFINITE:
+                raise InputError(f"{flag}: is too large for any machine; give less")

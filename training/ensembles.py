@@ -1,14 +1,17 @@
 """Many instances trained side by side: one matrix of parameters, one optimizer, one forward and backward pass for all."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.errors import InputError
 from models.instances import ArchitectureOnImages, run_instances
 from models.siren import SirenNets
+from training.divergence import FirstBad
 
 
 class Ensemble:
@@ -31,6 +34,8 @@ class Ensemble:
         self.rows = layout.flatten(state).requires_grad_()
         self.statistics = {name: value.clone() for name, value in state.items() if name not in layout.names}
         self.optimizer = make_optimizer([self.rows])
+        self.num_steps = 0
+        self.first_bad = FirstBad((len(self),), self.rows.device)
 
     def __len__(self) -> int:
         return self.rows.shape[0]
@@ -56,7 +61,20 @@ class Ensemble:
         for name, value in self.statistics.items():
             if name.endswith("num_batches_tracked"):
                 value += 1
+        self.first_bad.look(losses.detach(), self.num_steps)
+        self.num_steps += 1
         return losses.detach()
+
+    def refuse_divergence(self, paths: list[Path]) -> None:
+        """Raises InputError, naming the file that the first one was to be, if an instance's loss was NaN or infinite."""
+        # What the last step did shows in the parameters only.
+        by_now = torch.where(self.rows.detach().isfinite().all(1), -1, self.num_steps)
+        steps = torch.where(self.first_bad.steps < 0, by_now, self.first_bad.steps)
+        for path, step in zip(paths, steps.tolist()):
+            if step >= 0:
+                raise InputError(
+                    f"{path} cannot be made: its loss turned NaN or infinite at step {step}; lower --learning-rate"
+                )
 
     def set_learning_rate(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -72,17 +90,25 @@ class Ensemble:
                     entries[name] = value[chosen]
         self.rows = self.rows.detach()[chosen].clone().requires_grad_()
         self.statistics = {name: value[chosen] for name, value in self.statistics.items()}
+        self.first_bad.steps = self.first_bad.steps[chosen]
         self.optimizer = self.make_optimizer([self.rows])
         self.optimizer.load_state_dict(saved)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows.detach(), "statistics": self.statistics, "optimizer": self.optimizer.state_dict()}
+        return {
+            "rows": self.rows.detach(),
+            "statistics": self.statistics,
+            "optimizer": self.optimizer.state_dict(),
+            "num_steps": self.num_steps,
+        }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.rows = saved["rows"].to(self.rows.device).requires_grad_()
         self.statistics = {name: value.to(self.rows.device) for name, value in saved["statistics"].items()}
         self.optimizer = self.make_optimizer([self.rows])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.num_steps = saved["num_steps"]
+        self.first_bad = FirstBad((len(self),), self.rows.device)
 
 
 class SirenEnsemble(Ensemble):

@@ -7,8 +7,14 @@ import torch
 from torch import Tensor
 
 from models.errors import InputError
-from training.checkpoints import load_checkpoint, refuse_other_constants, save_checkpoint
+from training.checkpoints import load_checkpoint, load_state, refuse_other_constants, save_checkpoint
+from training.divergence import FirstBad
+from training.interruption import must_stop, stop
+from training.locks import hold
 from training.logs import ScalarLog
+from training.provenance import versions
+
+COUNTS = ("best_accuracy", "step", "without_gain", "total_loss")
 
 
 class LatentSearch:
@@ -16,7 +22,7 @@ class LatentSearch:
 
     `folder` gets `latspace.pt`, to resume from and to evaluate: the `initial` embeddings, the `best` on validation with
     their `best_accuracy`, and where the search stands; and `scalars.jsonl` and `tensorboard/`. Raises InputError if
-    what is there was made with other constants or another NetSpace.
+    another process writes into it, or if what is there was made with other constants or another NetSpace.
     """
 
     def __init__(self, folder: Path, constants: dict[str, Any], initial: Tensor, learning_rate: float, patience: int):
@@ -26,34 +32,45 @@ class LatentSearch:
         self.optimizer = torch.optim.Adam([self.embeddings], learning_rate)
         self.best_accuracy = torch.full((len(initial),), float("-inf"))
         self.step, self.without_gain = 0, 0  # the latter in validations
+        self.total_loss = torch.zeros((), device=initial.device)  # mean over embeddings, sum since the last validation
+        self.first_bad = FirstBad((), initial.device)
         self.scalars: ScalarLog | None = None
+        hold(folder)
         path = folder / "latspace.pt"
         if path.is_file():
-            saved = load_checkpoint(path, "the same command again")
+            keys = ("constants", "initial", "best", "embeddings", "optimizer", *COUNTS)
+            saved = load_checkpoint(path, "the same command again", keys)
             refuse_other_constants(path, saved["constants"], constants)
             # Within rounding: another number of threads encodes a little differently.
-            if not torch.allclose(saved["initial"], initial.cpu(), rtol=1e-3, atol=1e-4):
+            same = saved["initial"].shape == initial.shape
+            if not same or not torch.allclose(saved["initial"], initial.cpu(), rtol=1e-3, atol=1e-4):
                 raise InputError(f"{path} was made with another NetSpace; delete {folder} to start over")
             self.initial, self.best = saved["initial"].to(initial.device), saved["best"].to(initial.device)
             self.embeddings.data.copy_(saved["embeddings"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.best_accuracy, self.step, self.without_gain = (
-                saved[name] for name in ("best_accuracy", "step", "without_gain")
-            )
+            load_state(self.optimizer, saved["optimizer"], path)
+            self.best_accuracy, self.step, self.without_gain = (saved[name] for name in COUNTS[:3])
+            self.total_loss.copy_(saved["total_loss"])
 
     @property
     def stopped(self) -> bool:
         return self.without_gain >= self.patience
 
     def update(self, losses: Tensor) -> None:
-        """One step of each embedding down its own loss (N,)."""
+        """One step of each embedding down its own loss (N,). On a signal it saves instead, and raises Interrupted."""
+        if must_stop():
+            if self.step:
+                self.save()
+            stop()
         self.optimizer.zero_grad()
         losses.sum().backward()
         self.optimizer.step()
+        self.total_loss += losses.detach().mean()
+        self.first_bad.look(losses.detach().sum(), self.step)
         self.step += 1
 
     def validate(self, accuracy: Tensor, scalars: dict[str, float]) -> None:
         """Keeps the embeddings whose validation accuracy (N,) is their highest so far, tells and, but at the start, saves."""
+        self.refuse_divergence()
         better = accuracy > self.best_accuracy
         self.best_accuracy = torch.where(better, accuracy, self.best_accuracy)
         self.best[better] = self.embeddings.detach()[better]
@@ -62,10 +79,25 @@ class LatentSearch:
             self.scalars = ScalarLog(self.folder, before_step=self.step)
         means = {"val_accuracy": accuracy.mean().item(), "best_val_accuracy": self.best_accuracy.mean().item()}
         self.scalars.write(self.step, {**scalars, **means})
-        names = ("constants", "initial", "best", "best_accuracy", "step", "without_gain")
-        state = {name: getattr(self, name) for name in names}
+        self.total_loss.zero_()
         if self.step:
-            save_checkpoint(
-                self.folder / "latspace.pt",
-                {**state, "embeddings": self.embeddings.detach(), "optimizer": self.optimizer.state_dict()},
+            self.save()
+
+    def mean_loss(self, steps: int) -> float:
+        """Over embeddings and the `steps` since the last validation."""
+        return self.total_loss.item() / steps
+
+    def refuse_divergence(self) -> None:
+        step = int(self.first_bad.steps)
+        if step >= 0 or not self.embeddings.isfinite().all():
+            raise InputError(
+                f"the loss turned NaN or infinite at step {step if step >= 0 else self.step}, from "
+                f"{', '.join(self.constants['instances'])}; lower --learning-rate; latspace.pt is from before"
             )
+
+    def save(self) -> None:
+        self.refuse_divergence()
+        state = {name: getattr(self, name) for name in ("constants", "initial", "best", *COUNTS)}
+        embeddings, optimizer = self.embeddings.detach(), self.optimizer.state_dict()
+        state = {**state, "versions": versions(), "embeddings": embeddings, "optimizer": optimizer}
+        save_checkpoint(self.folder / "latspace.pt", state)

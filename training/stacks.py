@@ -18,8 +18,12 @@ from data.nets import is_on_disk, save_instance
 from data.plans import Plan
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
-from training.checkpoints import load_checkpoint, refuse_other_constants
-from training.distributed import num_ranks, rank
+from training.checkpoints import load_checkpoint, refuse_other_constants, save_checkpoint
+from training.distributed import is_first, num_ranks, rank
+from training.ensembles import Ensemble
+from training.interruption import must_stop, stop
+from training.locks import hold
+from training.provenance import versions
 
 Train = Callable[[list[Plan], Path, dict[str, Any] | None], None]
 # How long the first rank waits without a file being written before it gives the others up, seconds. A stack writes its
@@ -38,10 +42,11 @@ def train_missing(
     """Calls `train(stack, checkpoint, saved)` for this rank's stacks until their instances are on disk, shortest first.
 
     Returns how many instances it began. `turns` counts stacks, over all calls: rank r of R takes turns r, r+R, ... A stack
-    that was stopped goes on from `saved`, what it wrote to its file `checkpoint`, before any instance: at least its
-    `constants` and the `indices` of its instances. Raises InputError if that was made with other constants, or an instance
-    was.
+    that was stopped goes on from `saved`, what StackCheckpoint wrote to its file, before any instance. Raises InputError
+    if that was made with other constants, or an instance was, or if another process makes instances in this folder.
     """
+    if is_first():  # the other ranks work with it
+        hold(plans[0].path.parent)
     num_stacks = -(-len(plans) // side_by_side)
     if num_stacks < min(num_ranks(), len(plans)):
         fewer = -(-len(plans) // num_ranks())
@@ -53,7 +58,7 @@ def train_missing(
         stack = plans[number::num_stacks]  # of every length some, so that stacks take alike
         checkpoint = plans[0].path.parent / f"seed{constants['seed']}-in-training-{number:03d}.pt"
         if checkpoint.is_file():
-            saved = load_checkpoint(checkpoint, "the same command again")
+            saved = load_checkpoint(checkpoint, "the same command again", ("constants", "indices", "steps", "ensemble"))
             refuse_other_constants(checkpoint, saved["constants"], constants)
             train([plans[i] for i in saved["indices"]], checkpoint, saved)
         missing = [plan for plan in stack if not is_on_disk(plan.path, plan.facts)]
@@ -61,6 +66,37 @@ def train_missing(
             train(missing, checkpoint, None)
         begun += len(missing)
     return begun
+
+
+class StackCheckpoint:
+    """A stack in training, as a file: written before the first step, every so many seconds, and when a signal asks to stop.
+
+    A stack that is stopped at any time goes on with the same instances side by side.
+    """
+
+    def __init__(self, path: Path, constants: dict[str, Any], seconds: float):
+        self.path, self.constants, self.seconds = path, constants, seconds
+        self.last_saved = float("-inf")
+
+    @property
+    def due(self) -> bool:
+        """To be asked before every step."""
+        return must_stop() or time.monotonic() - self.last_saved > self.seconds
+
+    def save(self, plans: list[Plan], steps: int, ensemble: Ensemble, **more: Any) -> None:
+        """The state after so many steps of the ensemble that is to be `plans`. On a signal it then raises Interrupted.
+
+        Raises InputError, and leaves the file as it was, if an instance's loss was NaN or infinite.
+        """
+        ensemble.refuse_divergence([plan.path for plan in plans])
+        state = {"constants": self.constants, "versions": versions(), "indices": [plan.index for plan in plans]}
+        save_checkpoint(self.path, {**state, "steps": steps, "ensemble": ensemble.state_dict(), **more})
+        if must_stop():
+            stop()
+        self.last_saved = time.monotonic()
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
 
 
 def wait_for_instances(plans: list[Plan]) -> None:
@@ -73,6 +109,8 @@ def wait_for_instances(plans: list[Plan]) -> None:
             written, since = now, time.monotonic()
         if time.monotonic() - since > PATIENCE:
             raise InputError(f"{missing} instances are missing and nothing was written for {PATIENCE} s; run it again")
+        if must_stop():
+            stop()
         time.sleep(1)
 
 
@@ -89,6 +127,5 @@ def fresh_state(nets: ArchitectureOnImages, keys: list[tuple[int, ...]], device:
 def save_instances(plans: list[Plan], state: dict[str, Tensor], val_accuracy: Tensor) -> None:
     """Saves planned instances, entries (M, *shape), with their accuracy (M,) on validation images among their facts."""
     for i, (plan, accuracy) in enumerate(zip(plans, val_accuracy.tolist())):
-        save_instance(
-            plan.path, {name: value[i] for name, value in state.items()}, {**plan.facts, "val_accuracy": accuracy}
-        )
+        facts = {**plan.facts, "val_accuracy": accuracy, "versions": versions()}
+        save_instance(plan.path, {name: value[i] for name, value in state.items()}, facts)

@@ -1,0 +1,175 @@
+"""Scripts that are killed at random moments and run again leave what an unbroken run leaves, bit for bit; one run a folder;
+a full disk."""
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from data import files
+from data.files import remove_leftovers, write_text, written_whole
+from data.nets import save_instance
+from models.errors import InputError
+from tests.faults import SCRIPTS
+from training import locks
+from training.checkpoints import save_checkpoint
+from training.divergence import FirstBad
+from training.interruption import Interrupted, must_stop, obeyed_signals, stop
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def check_killed(folder, kills, seed, *names):
+    command = [sys.executable, "-m", "tests.faults", folder, kills, seed, *names]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in names:
+        assert done.stdout.count(f"{name}: killed")
+
+
+def test_killed_scripts_end_as_unbroken_ones(tmp_path):
+    """Instances, NetSpace, SIRENs: the quick form."""
+    check_killed(tmp_path / "all", 1, 3, "create_nets_dataset_single", "train_single_arch", "create_mlp_dataset")
+
+
+@pytest.mark.long
+def test_every_script_killed_at_20_moments_ends_as_an_unbroken_one(tmp_path):
+    check_killed(tmp_path / "all", 20, 4, *SCRIPTS)
+
+
+# Signals
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_at_once_what_does_not_ask_and_waits_for_what_does(number, status):
+    with pytest.raises(Interrupted) as at_once, obeyed_signals():
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+        pytest.fail("went on")
+    assert at_once.value.status == status
+    done = 0
+    with pytest.raises(Interrupted) as waited, obeyed_signals():
+        for done in range(5):
+            if must_stop():
+                stop()
+            if done == 2:
+                os.kill(os.getpid(), number)
+    assert waited.value.status == status and done == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # pytest's again
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    with pytest.raises(KeyboardInterrupt), obeyed_signals():
+        must_stop()
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+
+# Files
+
+
+@contextlib.contextmanager
+def full_disk(num_bytes):
+    """No file grows beyond that: the system refuses to write on, as it does when the disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "instance", "text"])
+def test_a_full_disk_leaves_the_old_file_and_says_which(tmp_path, kind):
+    path, state = tmp_path / "file.safetensors", {"a": torch.zeros(100_000)}
+    write = {
+        "checkpoint": lambda: save_checkpoint(path, state),
+        "instance": lambda: save_instance(path, state, {}),
+        "text": lambda: write_text(path, 400_000 * "a"),
+    }[kind]
+    path.write_bytes(b"old")
+    with (
+        full_disk(100_000),
+        pytest.raises(InputError, match="file.safetensors could not be written.*make room") as full,
+    ):
+        write()
+    assert "\n" not in str(full.value)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    write()
+    assert path.stat().st_size >= 400_000
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_old_ones_place(tmp_path, monkeypatch):
+    order, path = [], tmp_path / "file.txt"
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: order.append("fsync") or fsync(descriptor))
+    monkeypatch.setattr(os, "replace", lambda *arguments: order.append("replace") or replace(*arguments))
+    write_text(path, "new")
+    assert order == ["fsync", "replace", "fsync"] and path.read_text() == "new"
+
+
+def test_what_killed_processes_left_is_removed_and_what_living_ones_write_is_not(tmp_path):
+    host = files.socket.gethostname()
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    left = [tmp_path / f".a.txt.partial-{host}-{process}.txt" for process in (child.pid, os.getpid())]
+    left.append(tmp_path / f".a.txt.partial-another-{child.pid}.txt")
+    for path in left:
+        path.write_text("half")
+    remove_leftovers(tmp_path / "a.txt")
+    assert [path.is_file() for path in left] == [False, True, True]
+
+
+def test_what_is_written_to_no_folder_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="could not be written"), written_whole(tmp_path / "file/a.txt"):
+        pass
+
+
+# One run a folder
+
+HOLD = "from pathlib import Path; from training.locks import hold; hold(Path('{}')); print('held', flush=True); input()"
+
+
+def holder(folder):
+    command = [sys.executable, "-c", HOLD.format(folder)]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes)
+
+
+def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone_however_that_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "HELD", {})
+    first = holder(tmp_path)
+    assert first.stdout.readline() == "held\n"
+    with pytest.raises(InputError, match=f"another run.*process {first.pid} on .* since 20.*wait for it") as refused:
+        locks.hold(tmp_path)
+    assert "\n" not in str(refused.value)
+    assert f"process {first.pid} " in (tmp_path / ".lock").read_text()
+    locks.hold(tmp_path / "another")
+    first.kill()
+    first.wait()
+    locks.hold(tmp_path)
+    locks.hold(tmp_path)  # the same process: a second time is nothing new
+    assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} ")
+    second = holder(tmp_path)
+    assert f"process {os.getpid()} " in second.communicate()[1] and second.returncode
+
+
+# Numbers
+
+
+def test_the_first_step_that_is_not_finite_is_noticed_for_each_by_itself():
+    first = FirstBad((3,), torch.device("cpu"))
+    inf, nan = float("inf"), float("nan")
+    for step, values in enumerate([[1.0, 1.0, 1.0], [1.0, nan, 1.0], [-inf, nan, 1.0], [1.0, 1.0, 1.0]]):
+        first.look(torch.tensor(values), step)
+    assert first.steps.tolist() == [2, 1, -1]
