@@ -7,7 +7,7 @@
 Writes runs/<dataset>/shapes/ (samples of the signed distance, true meshes), runs/<dataset>/nets/siren-adam/*.safetensors,
 the lists models/input_lists/<dataset>/mlps/{train,test}.txt, and runs/<dataset>/mlps/create_mlp_dataset.json: how close each
 fit is. SIRENs are fitted side by side, each from its own initialization and on points of its own.
-Run again to resume: a shape on disk is not fitted again. chairs takes 5 minutes on 2 CPU cores."""
+Run again to resume: a shape on disk is not fitted again. chairs takes 4 minutes on 2 CPU cores."""
 
 import itertools
 from dataclasses import dataclass, field

@@ -6,7 +6,7 @@
 Needs the SIRENs of create_mlp_dataset.py. Writes runs/<dataset>/mlps/: best.pt (highest closeness: share of the outputs of
 predicted SIRENs within 0.01 of their targets', on training instances, at points that are not trained on), last.pt,
 scalars.jsonl, tensorboard/, and train_mlps.json with the closeness of every training and held-out instance.
-Stops at the goal. Run again to resume from last.pt. chairs takes 6 minutes on 2 CPU cores."""
+Stops at the goal. Run again to resume from last.pt. chairs takes 8 minutes on 2 CPU cores."""
 
 import math
 from dataclasses import dataclass, field
