@@ -157,9 +157,8 @@ def machine(device: torch.device) -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return (
-        f"{(names or [platform.processor() or platform.machine()])[0]}, {torch.get_num_threads()} threads, {versions}"
-    )
+    name, threads = (names or [platform.processor() or platform.machine()])[0], torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' * (threads > 1)}, {versions}"
 
 
 def plot_growth(growth: dict[str, dict[int, dict[str, Any]]], title: str) -> plt.Figure:

@@ -12,7 +12,7 @@ from models.prep import Layout
 from models.registry import Architecture
 
 # Above this many pixels an image, M instances run one after the other on the CPU. Folding them into channels makes 8x8
-# patches 3 to 5 times faster there; at 32x32 both take the same time (docs/design.md).
+# patches 2 to 10 times faster there; at 32x32 it is slower (docs/performance.md).
 FOLD_MAX_PIXELS = 16 * 16
 
 
@@ -26,7 +26,7 @@ def run_instances(module: nn.Module, state: dict[str, Tensor], images: Tensor, f
     m = next(iter(state.values())).shape[0]
     own_images = images.dim() == 5
     if fold is None:
-        fold = images.is_cuda or images.shape[-1] * images.shape[-2] <= FOLD_MAX_PIXELS
+        fold = images.is_cuda or m > 1 and images.shape[-1] * images.shape[-2] <= FOLD_MAX_PIXELS
     if not fold:
         each = [
             functional_call(
