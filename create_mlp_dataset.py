@@ -13,28 +13,22 @@ import itertools
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-import trimesh
 import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from data.chairs import make_chairs
 from data.draws import balanced_places, instance_keys
 from data.files import write_json
 from data.folders import Folders
 from data.load import dataset_name
-from data.meshes import prepare_meshes
 from data.mlps import Entry
-from data.nets import read_instance, save_instance, write_lists
+from data.nets import save_instance, write_lists
 from data.plans import Plan
-from data.sdf_samples import balanced, hold_out, read_samples
-from evaluation.accuracy import closeness
-from evaluation.meshes import chamfer_distance, level_set
-from models.errors import InputError
+from data.shapes import Source, deal_shapes, first_of_halves, make_shapes, samples_of
+from evaluation.closeness import describe_fits, measure_fit, read_fits
 from models.siren import SirenNets
 from training.command_line import run_script
 from training.distributed import hides_bar, is_first
@@ -50,13 +44,11 @@ from training.stacks import (
     wait_for_instances,
 )
 
-MEASURED = 0.1  # share of a shape's samples that its SIREN is not fitted to, but measured on
-
 
 @dataclass(frozen=True)
 class Config:
     dataset: str  # chairs, or a folder of meshes or of .npz
-    source: Literal["chairs", "meshes", "deepsdf"]
+    source: Source
     hidden: tuple[int, ...] = (256, 256)  # widths of the hidden layers
     num_shapes: int = 1000  # the first ones, by name, where there are more
     num_test: int = 50  # of them, held out from NetSpace
@@ -100,7 +92,8 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     device = pick_device()
     dataset = dataset_name(config.dataset)
     nets = SirenNets((3, *config.hidden, 1))
-    shapes = make_shapes(config)
+    shapes_dir = config.folders.run(config.dataset, "shapes")
+    shapes = make_shapes(config.source, config.dataset, shapes_dir, config.num_shapes, config.num_samples, config.seed)
     train, test = deal_shapes(shapes, config.num_test, config.seed)
     folder = config.folders.nets(config.dataset, "siren-adam")
     protocol = ("num_steps", "num_points", "learning_rate", "lr_decay", "lr_every", "num_kept", "seed")
@@ -123,38 +116,11 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     wait_for_instances(plans)
     write()
     print(f"{len(plans)} SIRENs in {folder}, {fitted} of them fitted now{of_this_rank()}")
-    return report_fits(config, plans)
-
-
-def make_shapes(config: Config) -> list[Path]:
-    """Paths of samples, `.npz`, one a shape, by name. Raises InputError if there are too few."""
-    folder = config.folders.run(config.dataset, "shapes")
-    if config.source == "chairs":
-        return make_chairs(folder, config.num_shapes, config.seed, config.num_samples)
-    if config.source == "meshes":
-        shapes = prepare_meshes(Path(config.dataset), folder, config.num_samples, config.seed)
-    else:
-        shapes = sorted(Path(config.dataset).rglob("*.npz"))
-    if len(shapes) <= config.num_test:
-        raise InputError(
-            f"{config.dataset} holds {len(shapes)} shapes, and --num-test {config.num_test} of them are held out; "
-            f"add shapes, or hold out fewer"
-        )
-    return shapes[: config.num_shapes]
-
-
-def deal_shapes(shapes: list[Path], num_test: int, seed: int) -> tuple[list[Path], list[Path]]:
-    """Shapes to train NetSpace on, and held-out ones."""
-    order = np.random.default_rng((seed, 0)).permutation(len(shapes))
-    return [shapes[i] for i in sorted(order[num_test:])], [shapes[i] for i in sorted(order[:num_test])]
-
-
-def samples_of(shape: Path, config: Config, index: int) -> tuple[Tensor, Tensor]:
-    """Samples (S, 4), positive half first: those that a SIREN is fitted to, and others, on which its fit is measured."""
-    rng = np.random.default_rng((config.seed, 4, index))
-    parts, sizes = hold_out(read_samples(shape), MEASURED, rng), (config.num_samples, config.num_kept)
-    fitted, measured = (torch.from_numpy(balanced(part, size, rng)) for part, size in zip(parts, sizes))
-    return fitted, measured
+    fits = read_fits(plans)
+    results = {"fits": fits, **provenance(config)}
+    write_json(config.folders.run(config.dataset, "mlps") / "create_mlp_dataset.json", results)
+    print(describe_fits(fits))
+    return fits
 
 
 def fit_side_by_side(
@@ -168,7 +134,8 @@ def fit_side_by_side(
 ) -> None:
     """Fits the planned SIRENs at once, and saves them with samples of their shapes. `saved` resumes."""
     shapes = [shapes[plan.index] for plan in plans]
-    pairs = [samples_of(shape, config, plan.index) for shape, plan in zip(shapes, plans)]
+    sizes = (config.num_samples, config.num_kept)
+    pairs = [samples_of(shape, *sizes, (config.seed, 4, plan.index)) for shape, plan in zip(shapes, plans)]
     samples, measured = (torch.stack(each).to(device) for each in zip(*pairs))
     start = fresh_state(nets, [(config.seed, 2, plan.index) for plan in plans], device)
     ensemble = SirenEnsemble(nets, start, lambda rows: torch.optim.Adam(rows, config.learning_rate, fused=True))
@@ -190,55 +157,26 @@ def fit_side_by_side(
         bar.update()
     bar.close()
     ensemble.refuse_divergence([plan.path for plan in plans])
-    save_fits(config, nets, plans, shapes, ensemble, samples, measured)
+    save_fits(config, plans, shapes, ensemble, samples, measured)
     stack.remove()
 
 
-@torch.no_grad()
 def save_fits(
     config: Config,
-    nets: SirenNets,
     plans: list[Plan],
     shapes: list[Path],
     ensemble: SirenEnsemble,
     samples: Tensor,
     measured: Tensor,
 ) -> None:
-    """Saves SIRENs with `num_kept` of their samples and, among their facts, how close they are to their shapes."""
-    device, half = samples.device, samples.shape[1] - samples.shape[1] // 2
-    kept = config.num_kept - config.num_kept // 2, config.num_kept // 2
-    sdf = torch.cat([samples[:, : kept[0]], samples[:, half : half + kept[1]]], dim=1)
-    state = ensemble.state()
+    """Saves SIRENs with `num_kept` of their samples (M, S, 4) and, among their facts, how close they are to their shapes."""
+    sdf, state = first_of_halves(samples, config.num_kept), ensemble.state()
     for i, (plan, shape) in enumerate(zip(plans, shapes)):
-        row = ensemble.rows[[i]]
-        distances = nets.run(row, measured[i, :, :3])[0]
-        facts = {**plan.facts, "closeness": closeness(distances, measured[i, :, 3]).item()}
-        if shape.with_suffix(".ply").is_file():
-            fit = level_set(lambda points, row=row: nets.run(row, points)[0], config.resolution, device)
-            truth = trimesh.load(shape.with_suffix(".ply"))
-            facts["chamfer"] = chamfer_distance(fit, truth, config.chamfer_points, (config.seed, plan.index))
-        facts["versions"] = versions()
+        row = ensemble.rows[[i]].detach()
+        keyed = (config.chamfer_points, (config.seed, plan.index))
+        fit = measure_fit(ensemble.nets, row, measured[i], shape.with_suffix(".ply"), config.resolution, *keyed)
+        facts = {**plan.facts, **fit, "versions": versions()}
         save_instance(plan.path, {**{name: value[i] for name, value in state.items()}, "sdf": sdf[i]}, facts)
-
-
-def report_fits(config: Config, plans: list[Plan]) -> dict[str, dict[str, float]]:
-    """Writes and prints how close the SIRENs are to their shapes; those from samples alone have no Chamfer distance."""
-    facts = {plan.facts["shape"]: read_instance(plan.path)[1] for plan in plans}
-    fits = {
-        shape: {name: each[name] for name in ("closeness", "chamfer") if name in each} for shape, each in facts.items()
-    }
-    path = config.folders.run(config.dataset, "mlps") / "create_mlp_dataset.json"
-    write_json(path, {"fits": fits, **provenance(config)})
-    for name, what in (
-        ("closeness", "share of distances within 0.01"),
-        ("chamfer", "Chamfer distance to the true mesh"),
-    ):
-        values = np.array([fit[name] for fit in fits.values() if name in fit])
-        if len(values):
-            print(
-                f"{what}: median {np.median(values):.4f}, {values.min():.4f} to {values.max():.4f}, n = {len(values)}"
-            )
-    return fits
 
 
 if __name__ == "__main__":

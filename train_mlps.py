@@ -20,9 +20,9 @@ from tqdm import tqdm
 from data.draws import balanced_places, instance_keys
 from data.files import write_json
 from data.folders import Folders
-from data.mlps import SdfNetsDataset, load_mlps
+from data.mlps import load_mlps
 from data.nets import meta_batches
-from evaluation.accuracy import closeness
+from evaluation.closeness import closeness, closeness_of_predicted, outputs_of
 from models.errors import InputError
 from models.netspace import NetSpace, Sizes
 from models.prep import check_prep_shape, pack, unpack
@@ -37,8 +37,6 @@ from training.provenance import provenance
 from training.runs import Run, constants_of_run
 from training.runtime import pick_device
 from training.schedules import make_scheduler
-
-AT_ONCE = 16  # instances that are measured at once
 
 
 @dataclass(frozen=True)
@@ -125,10 +123,7 @@ def main(config: Config) -> dict[str, list[float]]:
             preps = add_noise(preps, config.prep_noise, (config.seed, 2, run.step + i))
             mine = chosen[i][share()]  # this rank's m of the M targets
             places = balanced_places(instances[mine], run.step + i, config.num_points, points.shape[1])
-            x, target = (
-                points[mine[:, None], places],
-                outputs[mine[:, None], places],
-            )  # (m, num_points, 3), (m, num_points)
+            x, target = points[mine[:, None], places], outputs[mine[:, None], places]  # (m, num_points[, 3])
             loss = step_loss(config, net_space, nets, preps[share()], x, target)
             optimizer.zero_grad()
             loss.backward()
@@ -174,20 +169,6 @@ def step_loss(
         return torch.zeros((), device=points.device, requires_grad=True)
     predicted = nets.run(unpack(net_space(preps), nets.num_parameters), points)
     return sdf_loss(predicted, target) * (len(preps) / config.meta_batch)
-
-
-@torch.no_grad()
-def outputs_of(targets: SdfNetsDataset, rows: Tensor) -> Tensor:
-    """What rows (N, P) say at the targets' samples, (N, S), a few instances at a time."""
-    parts = zip(rows.split(AT_ONCE), targets.samples.split(AT_ONCE))
-    return torch.cat([targets.nets.run(part, samples[..., :3]) for part, samples in parts])
-
-
-def closeness_of_predicted(net_space: NetSpace, targets: SdfNetsDataset) -> Tensor:
-    """Closeness (N,) of predicted SIRENs to their targets, at the targets' samples."""
-    preps = net_space.decode(net_space.encode(pack(targets.rows, net_space.sizes.prep_shape)))
-    predicted = unpack(preps, targets.nets.num_parameters)
-    return closeness(outputs_of(targets, predicted), outputs_of(targets, targets.rows))
 
 
 if __name__ == "__main__":

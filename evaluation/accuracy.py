@@ -49,8 +49,3 @@ def where_right(accuracies: Tensor, class_ids: Sequence[int], wished: Sequence[i
     Our choice. The paper takes the highest mean accuracy; an instance of another, larger architecture would be rewarded.
     """
     return accuracies * (torch.tensor(class_ids) == torch.tensor(wished))
-
-
-def closeness(predicted: Tensor, target: Tensor, tolerance: float = 0.01) -> Tensor:
-    """Share of distances that lie within `tolerance` of the target's, (..., S) to (...) (supplement Sec. V)."""
-    return ((predicted - target).abs() < tolerance).float().mean(-1)

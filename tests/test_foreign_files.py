@@ -570,7 +570,7 @@ TABLE = {
         DEEPSDF,
         "1 samples of one sign",
     ),
-    "too few shapes": ("nothing", npz(pos=rows(9), neg=rows(9, -1)), DEEPSDF, "holds 1 shapes"),
+    "too few shapes": ("nothing", npz(pos=rows(9), neg=rows(9, -1)), DEEPSDF, "there are 1 shapes"),
     "no folder of meshes": ("nothing", nothing, MESHES, "no folder meshes"),
     "a folder without meshes": ("nothing", text("meshes/a.txt", ""), MESHES, "holds no meshes"),
     "two meshes of one name": (

@@ -199,7 +199,7 @@ def test_a_folder_of_meshes_and_then_of_samples(tmp_path, capsys):
 
 
 def test_too_few_shapes(tmp_path):
-    with pytest.raises(InputError, match="holds 0 shapes"):
+    with pytest.raises(InputError, match="there are 0 shapes"):
         create_mlp_dataset.main(miniature.create_mlp_config(tmp_path, source="deepsdf", dataset=str(tmp_path)))
 
 
@@ -224,3 +224,13 @@ def test_sphere_torus_and_box_through_fit_and_level_set():
     for fit, mesh in zip(level_sets(lambda points: nets.run(rows, points), resolution, CPU), solids):
         assert chamfer_distance(fit, mesh, 10_000, (0,)) < 2 / (resolution - 1)
         assert mesh_facts(fit)["volume"] == pytest.approx(mesh.volume, rel=0.05)
+
+
+def test_shapes_of_one_name_are_refused(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / "all" / folder).mkdir(parents=True)
+        (tmp_path / "all" / folder / "chair.npz").write_bytes(b"")
+    with pytest.raises(InputError, match="holds 2 files chair.npz"):
+        create_mlp_dataset.main(
+            miniature.create_mlp_config(tmp_path, source="deepsdf", dataset=str(tmp_path / "all"), num_test=1)
+        )

@@ -13,7 +13,7 @@ from data.draws import balanced_places, instance_keys, random_places
 from data.folders import Folders
 from data.mlps import Entry, SdfNetsDataset, load_mlps, read_entry
 from data.nets import save_instance
-from evaluation.accuracy import closeness
+from evaluation.closeness import closeness
 from models.errors import InputError
 from models.siren import Siren, SirenNets
 from models.symmetries import reordering
