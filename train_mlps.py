@@ -24,8 +24,8 @@ from data.mlps import load_mlps
 from data.nets import meta_batches
 from evaluation.closeness import closeness, closeness_of_predicted, outputs_of
 from models.errors import InputError
-from models.netspace import NetSpace, Sizes
 from models.prep import check_prep_shape, pack, unpack
+from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.siren import SirenNets
 from models.symmetries import reordering
 from training.checkpoints import restore_net_space
@@ -96,7 +96,7 @@ def main(config: Config) -> dict[str, list[float]]:
     points, outputs = train.samples[..., :3], outputs_of(train, train.rows)  # (N, S, 3) and (N, S)
     hidden = nets.net.hidden_channels() if config.reorder_channels else []
 
-    net_space = NetSpace(config.sizes)
+    net_space = PrepAutoencoder(config.sizes)
     if config.encoder_start == "scaled":
         net_space.encoder.start_at(train.rows.square().mean().sqrt().item())
     if config.affine_start == "instance":
@@ -108,7 +108,8 @@ def main(config: Config) -> dict[str, list[float]]:
     num_steps = config.num_epochs * steps_per_epoch
     scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)
     run_dir = config.folders.run(config.dataset, "mlps")
-    run = Run(run_dir, constants_of_run(config), net_space, optimizer, scheduler, highest_is_best=True)
+    decodes = {"siren_widths": list(nets.widths)}
+    run = Run(run_dir, constants_of_run(config), decodes, net_space, optimizer, scheduler, highest_is_best=True)
 
     instances = instance_keys([(config.seed, 3, i) for i in range(len(train))], device)
     bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=hides_bar())
@@ -159,7 +160,7 @@ def main(config: Config) -> dict[str, list[float]]:
 
 
 def step_loss(
-    config: Config, net_space: NetSpace, nets: SirenNets, preps: Tensor, points: Tensor, target: Tensor
+    config: Config, net_space: PrepAutoencoder, nets: SirenNets, preps: Tensor, points: Tensor, target: Tensor
 ) -> Tensor:
     """What this rank's m of the M targets add to the loss of eq. 2, their mean. Without targets, 0.
 

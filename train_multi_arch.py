@@ -24,7 +24,7 @@ from data.nets import load_mixed_split, load_teacher, meta_batches, pair_batches
 from evaluation.accuracy import accuracy_of_embeddings, mixed_accuracy, where_right
 from models.architecture_pool import ArchitecturePool
 from models.errors import InputError
-from models.netspace import NetSpace, Sizes
+from models.prep_autoencoder import PrepAutoencoder, Sizes
 from training.command_line import run_script
 from training.distributed import hides_bar, share, sum_gradients, sum_over_ranks
 from training.losses import (
@@ -92,7 +92,7 @@ def main(config: Config) -> None:
     # Beside each validation instance's embedding, those between the i-th of the lowest and of the highest ClassId.
     val_pairs = list(zip(val.of_class_id(0), val.of_class_id(len(pool) - 1)))
 
-    net_space = NetSpace(config.sizes, len(pool))
+    net_space = PrepAutoencoder(config.sizes, len(pool))
     if config.affine_start == "instance":
         highest = train.of_class_id(len(pool) - 1)
         ranked = mixed_accuracy(pool, train.preps[highest], [len(pool) - 1] * len(highest), images.val)
@@ -102,7 +102,8 @@ def main(config: Config) -> None:
     num_steps = config.num_epochs * (len(images.train) // config.image_batch)
     scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)
     run_dir = config.folders.run(config.dataset, config.setting)
-    run = Run(run_dir, constants_of_run(config), net_space, optimizer, scheduler, highest_is_best=True)
+    decodes = {"architectures": pool.names, **images.facts()}
+    run = Run(run_dir, constants_of_run(config), decodes, net_space, optimizer, scheduler, highest_is_best=True)
     if run.epoch >= config.num_epochs:
         print(f"already trained for {run.epoch} epochs; best.pt in {run_dir}")
 
@@ -156,7 +157,7 @@ def main(config: Config) -> None:
 
 def step_losses(
     config: Config,
-    net_space: NetSpace,
+    net_space: PrepAutoencoder,
     pool: ArchitecturePool,
     preps: Tensor,
     class_ids: list[int],

@@ -21,8 +21,8 @@ from data.load import load_images
 from data.nets import load_split, meta_batches
 from evaluation.accuracy import accuracy
 from models.instances import ArchitectureOnImages
-from models.netspace import NetSpace, Sizes
 from models.prep import check_prep_shape, pack, unpack
+from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.registry import get_architecture
 from models.symmetries import reordering
 from training.command_line import run_script
@@ -88,7 +88,7 @@ def main(config: Config) -> None:
     val_accuracy = accuracy(nets, val.rows, images.val)
     hidden = nets.fused.hidden_channels() if config.reorder_channels else []
 
-    net_space = NetSpace(config.sizes)
+    net_space = PrepAutoencoder(config.sizes)
     if config.affine_start == "instance":
         ranked = accuracy(nets, train.rows, images.val).argsort()
         start = ranked[int(config.affine_quantile * (len(train) - 1))].item()
@@ -98,7 +98,8 @@ def main(config: Config) -> None:
     num_steps = config.num_epochs * (len(images.train) // config.image_batch)
     scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)
     run_dir = config.folders.run(config.dataset, "single")
-    run = Run(run_dir, constants_of_run(config), net_space, optimizer, scheduler)
+    decodes = {"architectures": [config.architecture], **images.facts()}
+    run = Run(run_dir, constants_of_run(config), decodes, net_space, optimizer, scheduler)
     if run.epoch >= config.num_epochs:
         print(f"already trained for {run.epoch} epochs; best.pt in {run_dir}")
 
@@ -142,7 +143,7 @@ def main(config: Config) -> None:
 
 
 def step_loss(
-    config: Config, net_space: NetSpace, nets: ArchitectureOnImages, preps: Tensor, rows: Tensor, x: Tensor
+    config: Config, net_space: PrepAutoencoder, nets: ArchitectureOnImages, preps: Tensor, rows: Tensor, x: Tensor
 ) -> Tensor:
     """What this rank's m of the M targets add to the loss of eq. 1, their mean; images (B, C, S, S).
 

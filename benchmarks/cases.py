@@ -11,8 +11,8 @@ from torch import Tensor
 from benchmarks import plain
 from models.architecture_pool import ArchitecturePool
 from models.instances import ArchitectureOnImages
-from models.netspace import NetSpace, Sizes
 from models.prep import pack, unpack
+from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.registry import ARCHITECTURES
 from models.siren import SirenNets
 from training.ensembles import Ensemble, SirenEnsemble
@@ -51,7 +51,7 @@ def optimize(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> St
     return step
 
 
-def adam(net_space: NetSpace, plainly: bool) -> torch.optim.Adam:
+def adam(net_space: PrepAutoencoder, plainly: bool) -> torch.optim.Adam:
     return torch.optim.Adam(net_space.parameters(), 1e-4, **({} if plainly else {"fused": True}))
 
 
@@ -66,7 +66,7 @@ def single_step(
     """A step of train_single_arch.py: M ResNet8 on B images."""
     nets = ArchitectureOnImages(ARCHITECTURES["resnet8"], image_shape, 10)
     rows = nets.fuse(nets.start(list(range(m)))).to(device)
-    net_space, x = NetSpace(sizes).to(device), torch.randn(batch, *image_shape, device=device)
+    net_space, x = PrepAutoencoder(sizes).to(device), torch.randn(batch, *image_shape, device=device)
 
     def plain_loss() -> Tensor:
         return plain.single_loss(net_space, nets, rows, pack(rows, sizes.prep_shape), x, 4.0)
@@ -88,7 +88,7 @@ def multi_step(plainly: bool, device: torch.device, batch: int = 128) -> Step:
     preps = torch.cat([pack(pool[i].fuse(pool[i].start([0])), pool.prep_shape) for i in class_ids]).to(device)
     teacher = ArchitectureOnImages(ARCHITECTURES["resnet56"], CIFAR10, 10)
     teacher_row = teacher.fuse(teacher.start([0])).to(device)
-    net_space = NetSpace(Sizes(pool.prep_shape), len(pool)).to(device)
+    net_space = PrepAutoencoder(Sizes(pool.prep_shape), len(pool)).to(device)
     x, labels = torch.randn(batch, *CIFAR10, device=device), torch.randint(10, (batch,), device=device)
 
     def plain_loss() -> Tensor:
@@ -116,7 +116,7 @@ def sdf_step(plainly: bool, device: torch.device, points: int) -> Step:
     """A step of train_mlps.py: 4 SIRENs of the paper's size."""
     nets, prep_shape = SirenNets(), (8, 10_000)
     rows = nets.layout.flatten(nets.start(list(range(4)))).to(device)
-    net_space, x = NetSpace(Sizes(prep_shape)).to(device), torch.rand(4, points, 3, device=device) * 2 - 1
+    net_space, x = PrepAutoencoder(Sizes(prep_shape)).to(device), torch.rand(4, points, 3, device=device) * 2 - 1
     with torch.no_grad():
         target = nets.run(rows, x)  # at all samples, before training
 
@@ -174,7 +174,7 @@ def evaluation(plainly: bool, device: torch.device, m: int, image_shape: tuple[i
 
 def decoding(plainly: bool, device: torch.device) -> Step:
     """One embedding to its PRep at the paper's size, without gradient."""
-    decoder, embedding = NetSpace(Sizes((8, 10_000))).decoder.to(device), torch.randn(1, 4096, device=device)
+    decoder, embedding = PrepAutoencoder(Sizes((8, 10_000))).decoder.to(device), torch.randn(1, 4096, device=device)
     return torch.no_grad()(partial(plain.decode, decoder, embedding) if plainly else partial(decoder, embedding))
 
 

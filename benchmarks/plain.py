@@ -18,8 +18,8 @@ from models.class_id_classifier import ClassIdClassifier
 from models.decoder import Decoder
 from models.encoder import Encoder
 from models.instances import ArchitectureOnImages
-from models.netspace import NetSpace
 from models.prep import Layout
+from models.prep_autoencoder import PrepAutoencoder
 from models.siren import FREQUENCY, SirenNets
 
 State = dict[str, Tensor]  # of one net
@@ -129,7 +129,12 @@ def divergence(predicted: Tensor, wanted: Tensor, temperature: float) -> Tensor:
 
 
 def single_loss(
-    net_space: NetSpace, nets: ArchitectureOnImages, rows: Tensor, preps: Tensor, images: Tensor, temperature: float
+    net_space: PrepAutoencoder,
+    nets: ArchitectureOnImages,
+    rows: Tensor,
+    preps: Tensor,
+    images: Tensor,
+    temperature: float,
 ) -> Tensor:
     """Eq. 1 for M targets, rows (M, P) and PReps (M, 1, H, W), on images (B, C, S, S): a scalar."""
     name, losses, told = nets.architecture.name, [], 0.0
@@ -144,7 +149,7 @@ def single_loss(
 
 
 def multi_loss(
-    net_space: NetSpace,
+    net_space: PrepAutoencoder,
     pool: ArchitecturePool,
     teacher: tuple[ArchitectureOnImages, Tensor],
     preps: Tensor,
@@ -182,7 +187,7 @@ def multi_loss(
     return total
 
 
-def sdf_loss(net_space: NetSpace, nets: SirenNets, rows: Tensor, preps: Tensor, points: Tensor) -> Tensor:
+def sdf_loss(net_space: PrepAutoencoder, nets: SirenNets, rows: Tensor, preps: Tensor, points: Tensor) -> Tensor:
     """Eq. 2 for M targets, rows (M, P) and PReps (M, 1, H, W), each at its own points (M, B, 3): a scalar."""
     losses, told = [], 0.0
     predicted = decode(net_space.decoder, encode(net_space.encoder, preps)).flatten(1)

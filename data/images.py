@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,6 +76,17 @@ class ImageSet:
         """(C, S, S)"""
         _, side, _, channels = self.train.pixels.shape
         return channels, side, side
+
+    def facts(self) -> dict[str, Any]:
+        """What an instance for these images must know of them, as JSON holds it."""
+        mean, std = (getattr(self.train, name).tolist() for name in ("mean", "std"))
+        return {
+            "dataset": self.name,
+            "image_shape": list(self.image_shape),
+            "class_names": list(self.class_names),
+            "mean": mean,
+            "std": std,
+        }
 
     def to(self, device: torch.device | str) -> "ImageSet":
         return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))

@@ -8,7 +8,7 @@ from torch import Tensor
 from data.images import Images
 from models.architecture_pool import ArchitecturePool
 from models.instances import ArchitectureOnImages
-from models.netspace import NetSpace
+from models.prep_autoencoder import PrepAutoencoder
 
 IMAGES_AT_ONCE = 1000
 INSTANCES_AT_ONCE = 33
@@ -36,7 +36,7 @@ def mixed_accuracy(pool: ArchitecturePool, preps: Tensor, class_ids: Sequence[in
 
 @torch.no_grad()
 def accuracy_of_embeddings(
-    net_space: NetSpace, pool: ArchitecturePool, embeddings: Tensor, images: Images
+    net_space: PrepAutoencoder, pool: ArchitecturePool, embeddings: Tensor, images: Images
 ) -> tuple[list[int], Tensor]:
     """Predicted ClassIds (N,), and the accuracies (N,) of the instances decoded from embeddings (N, E) and built with them."""
     class_ids = net_space.classifier(embeddings).argmax(1).tolist()

@@ -11,8 +11,8 @@ from data.mlps import SdfNetsDataset
 from data.nets import read_instance
 from data.plans import Plan
 from evaluation.meshes import chamfer_distance, level_set
-from models.netspace import NetSpace
 from models.prep import pack, unpack
+from models.prep_autoencoder import PrepAutoencoder
 from models.siren import SirenNets
 
 AT_ONCE = 16  # instances that are measured at once
@@ -30,7 +30,7 @@ def outputs_of(targets: SdfNetsDataset, rows: Tensor) -> Tensor:
     return torch.cat([targets.nets.run(part, samples[..., :3]) for part, samples in parts])
 
 
-def closeness_of_predicted(net_space: NetSpace, targets: SdfNetsDataset) -> Tensor:
+def closeness_of_predicted(net_space: PrepAutoencoder, targets: SdfNetsDataset) -> Tensor:
     """Closeness (N,) of predicted SIRENs to their targets, at the targets' samples."""
     preps = net_space.decode(net_space.encode(pack(targets.rows, net_space.sizes.prep_shape)))
     predicted = unpack(preps, targets.nets.num_parameters)

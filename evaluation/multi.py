@@ -14,7 +14,7 @@ from data.load import load_images
 from data.nets import MixedNetsDataset, load_mixed_split
 from evaluation.accuracy import accuracy_of_embeddings, mixed_accuracy
 from models.architecture_pool import ArchitecturePool
-from models.netspace import NetSpace
+from models.prep_autoencoder import PrepAutoencoder
 from models.registry import architectures_by_class_id
 from training.checkpoints import restore_net_space
 from training.runtime import pick_device
@@ -39,7 +39,7 @@ class MultiExperiment:
     images: ImageSet
     pool: ArchitecturePool
     test: MixedNetsDataset
-    net_space: NetSpace
+    net_space: PrepAutoencoder
 
     def target_accuracy(self, nets: MixedNetsDataset) -> Tensor:
         """Percent of the test images, (N,)."""

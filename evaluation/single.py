@@ -12,8 +12,8 @@ from data.load import load_images
 from data.nets import NetsDataset, load_split
 from evaluation.accuracy import accuracy
 from models.instances import ArchitectureOnImages
-from models.netspace import NetSpace
 from models.prep import check_prep_shape, pack, unpack
+from models.prep_autoencoder import PrepAutoencoder
 from models.registry import get_architecture
 from training.checkpoints import restore_net_space
 from training.runtime import pick_device
@@ -37,7 +37,7 @@ class Experiment:
 
     images: ImageSet
     test: NetsDataset
-    net_space: NetSpace
+    net_space: PrepAutoencoder
 
     @property
     def prep_shape(self) -> tuple[int, int]:

@@ -24,7 +24,7 @@ import visualize_prep
 from data.folders import Folders
 from data.images import ImageSet
 from data.photos import load_photos
-from models.netspace import Sizes
+from models.prep_autoencoder import Sizes
 
 
 def folders(root: Path) -> Folders:

@@ -8,8 +8,8 @@ from models.architecture_pool import ArchitecturePool
 from models.class_id_classifier import ClassIdClassifier
 from models.errors import InputError
 from models.layers import Conv2d, Linear
-from models.netspace import NetSpace, Sizes
 from models.prep import pack
+from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.registry import ARCHITECTURES, Architecture
 from tests.conftest import instances_in_float64
 from training.losses import interpolation_factors
@@ -59,12 +59,12 @@ def test_classifier_at_the_papers_size_and_keys_of_the_original():
 
 
 def test_classifier_sees_the_map_that_the_decoder_sees():
-    net_space = NetSpace(Sizes((8, 640), emb_size=512, grid=16, row_length=64, row_channels=32), 5).double()
+    net_space = PrepAutoencoder(Sizes((8, 640), emb_size=512, grid=16, row_length=64, row_channels=32), 5).double()
     embeddings = torch.randn(2, 512, dtype=torch.float64)
     x = net_space.classifier.arch_conv[0](embeddings.reshape(2, 2, 16, 16))
     plain = net_space.classifier.arch_classifier(torch.where(x > 0, x, 0.01 * x).reshape(2, -1))
     torch.testing.assert_close(net_space.classifier(embeddings), plain)
-    assert NetSpace(net_space.sizes).classifier is None
+    assert PrepAutoencoder(net_space.sizes).classifier is None
 
 
 def test_a_prep_too_small_for_one_of_them_is_refused():

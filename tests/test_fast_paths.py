@@ -11,8 +11,8 @@ from models.architecture_pool import ArchitecturePool
 from models.decoder import Decoder
 from models.encoder import WINDOWS_FROM_WIDTH, Encoder
 from models.instances import ArchitectureOnImages, run_instances
-from models.netspace import NetSpace, Sizes
 from models.prep import pack, unpack
+from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.registry import ARCHITECTURES
 from models.siren import SirenNets
 from tests.conftest import instances_in_float64
@@ -133,7 +133,9 @@ def test_decoder(emb_size, dtype):
 
 
 def small_net_space(prep_shape, dtype, num_class_ids=None):
-    return NetSpace(Sizes(prep_shape, emb_size=256, grid=16, row_length=64, row_channels=32), num_class_ids).to(dtype)
+    return PrepAutoencoder(Sizes(prep_shape, emb_size=256, grid=16, row_length=64, row_channels=32), num_class_ids).to(
+        dtype
+    )
 
 
 def started_at(net_space, prep):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 import train_multi_arch
 from models.architecture_pool import ArchitecturePool
-from models.netspace import NetSpace, Sizes
 from models.prep import pack
+from models.prep_autoencoder import PrepAutoencoder, Sizes
 from training.losses import (
     boundary_pairs,
     class_id_losses,
@@ -116,7 +116,9 @@ def test_interpolated_embeddings_and_class_ids_are_eq_7_and_12(num_class_ids, nu
 def test_the_losses_of_a_step_are_the_sums_of_eq_5_6_and_11_one_instance_at_a_time(class_ids):
     prep_shape = (8, 3688)
     pool = ArchitecturePool((1, 8, 8), 10, prep_shape)
-    net_space = NetSpace(Sizes(prep_shape, emb_size=64, grid=8, row_length=16, row_channels=4), len(pool)).double()
+    net_space = PrepAutoencoder(
+        Sizes(prep_shape, emb_size=64, grid=8, row_length=16, row_channels=4), len(pool)
+    ).double()
     net_space.decoder.scalelayer.start_at(0.1 * torch.randn(prep_shape), 0.01)
     for nets in pool.nets:
         nets.fused.double()

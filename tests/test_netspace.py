@@ -6,7 +6,7 @@ import torch
 from models.decoder import Decoder
 from models.encoder import WINDOWS_FROM_WIDTH, Encoder
 from models.errors import InputError
-from models.netspace import NetSpace, Sizes
+from models.prep_autoencoder import PrepAutoencoder, Sizes
 from training.checkpoints import net_space_state, restore_net_space
 
 PAPER_PREPS = {"cifar10 single, SDF": (8, 10_000), "tiny-imagenet-200 single": (16, 10_000), "multi": (88, 10_000)}
@@ -38,7 +38,7 @@ def test_parameter_counts_at_the_papers_size():
 def test_shapes_at_the_papers_sizes(prep_shape):
     height, width = prep_shape
     with torch.device("meta"):  # shapes only
-        net_space = NetSpace(Sizes(prep_shape))
+        net_space = PrepAutoencoder(Sizes(prep_shape))
         preps = torch.empty(2, 1, height, width)
         encoder, embedding = net_space.encoder, torch.empty(2, 4096)
         x = encoder.conv1(preps)
@@ -123,7 +123,7 @@ def test_affine_head_starts_as_the_paper_says_or_at_an_instance():
 )
 def test_sizes_that_cannot_work_are_refused_when_the_model_is_built(change, numbers):
     with pytest.raises(InputError) as refusal:
-        NetSpace(Sizes(**{**PHOTOS, **change}))
+        PrepAutoencoder(Sizes(**{**PHOTOS, **change}))
     assert all(number in str(refusal.value) for number in numbers), refusal.value
     assert "\n" not in str(refusal.value)
 
@@ -131,7 +131,7 @@ def test_sizes_that_cannot_work_are_refused_when_the_model_is_built(change, numb
 def test_a_checkpoint_holds_the_classifier_among_the_decoders_entries(tmp_path):
     """As the original's do; the single-architecture setting ignores it, the other one needs it, of its own size."""
     sizes = Sizes((8, 648))  # the checkpoint says no sizes, as the original's do not
-    net_space, path, cpu = NetSpace(sizes, 4), tmp_path / "best.pt", torch.device("cpu")
+    net_space, path, cpu = PrepAutoencoder(sizes, 4), tmp_path / "best.pt", torch.device("cpu")
     state = net_space_state(net_space)
     assert set(state) == {"0", "1"} and {"arch_conv.0.weight", "arch_classifier.bias"} <= set(state["1"])
     torch.save(state, path)
@@ -141,6 +141,6 @@ def test_a_checkpoint_holds_the_classifier_among_the_decoders_entries(tmp_path):
     assert restore_net_space(path, "", cpu).classifier is None
     with pytest.raises(InputError, match="arch_classifier.bias"):
         restore_net_space(path, "", cpu, num_class_ids=5)
-    torch.save(net_space_state(NetSpace(sizes)), path)
+    torch.save(net_space_state(PrepAutoencoder(sizes)), path)
     with pytest.raises(InputError, match="arch_.* is nothing"):
         restore_net_space(path, "", cpu, num_class_ids=4)

@@ -27,7 +27,7 @@ from evaluation.meshes import grid_points
 from evaluation.single import Experiment
 from models.encoder import Encoder
 from models.errors import InputError
-from models.netspace import AT_ONCE, NetSpace, Sizes
+from models.prep_autoencoder import AT_ONCE, PrepAutoencoder, Sizes
 from models.registry import ARCHITECTURES
 from tests import miniature
 from training.distributed import share
@@ -87,7 +87,7 @@ def test_evaluation_holds_a_few_preps_at_once_however_many_there_are(monkeypatch
         return original(self, preps)
 
     monkeypatch.setattr(Encoder, "forward", watched)
-    net_space = NetSpace(Sizes((8, 48), emb_size=64, grid=4, row_length=32, row_channels=8))
+    net_space = PrepAutoencoder(Sizes((8, 48), emb_size=64, grid=4, row_length=32, row_channels=8))
     rows = torch.randn(5 * AT_ONCE + 1, 384)
     embeddings = Experiment(None, None, net_space).encode(rows)
     assert len(embeddings) == len(rows) and max(seen) <= AT_ONCE

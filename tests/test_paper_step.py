@@ -10,7 +10,7 @@ import train_latspace_multi
 import train_latspace_single
 import train_multi_arch
 import train_single_arch
-from models.netspace import NetSpace, Sizes
+from models.prep_autoencoder import PrepAutoencoder, Sizes
 from tests.miniature import folders
 from tests.test_images import write_cifar10
 
@@ -69,7 +69,7 @@ def test_the_scripts_run_at_the_papers_sizes(tmp_path):
     saved = torch.load(tmp_path / "runs/cifar10/single/last.pt", weights_only=True)
     assert (saved["epoch"], saved["step"], saved["sizes"]["prep_shape"]) == (1, 1, (8, 10_000))
     torch.manual_seed(config.seed)
-    fresh = NetSpace(config.sizes)
+    fresh = PrepAutoencoder(config.sizes)
     for key, module in (("0", fresh.encoder), ("1", fresh.decoder)):
         for name, value in module.state_dict().items():
             change = (saved[key][name] - value).abs().max()

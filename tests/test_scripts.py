@@ -159,10 +159,10 @@ def test_other_constants_do_not_mix_with_what_is_there(root):
 
 def test_original_checkpoints_are_read(root, tmp_path):
     """Those hold no sizes, and a ClassId classifier in the decoder; sizes other than the paper's come from the shapes."""
-    from models.netspace import NetSpace, Sizes
+    from models.prep_autoencoder import PrepAutoencoder, Sizes
     from training.checkpoints import restore_net_space
 
-    net_space = NetSpace(Sizes((8, 648)))
+    net_space = PrepAutoencoder(Sizes((8, 648)))
     decoder = {**net_space.decoder.state_dict(), "arch_conv.0.weight": torch.zeros(10, 1, 3, 3)}
     torch.save(
         {"epoch": 3, "best_score": 1.0, "0": net_space.encoder.state_dict(), "1": decoder, "2": {}}, tmp_path / "old.pt"

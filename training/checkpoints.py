@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data.files import load_pt, written_whole
 from models.errors import InputError
-from models.netspace import NetSpace, Sizes
+from models.prep_autoencoder import PrepAutoencoder, Sizes
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -58,17 +58,17 @@ def refuse_other_constants(path: Path, saved: dict[str, Any], now: dict[str, Any
             )
 
 
-def net_space_state(net_space: NetSpace) -> dict[str, Any]:
+def net_space_state(net_space: PrepAutoencoder) -> dict[str, Any]:
     """Under the original release's keys: "0" is the encoder, "1" the decoder and, where there is one, the classifier."""
     return {"0": net_space.encoder.state_dict(), "1": decoder_state(net_space)}
 
 
-def decoder_state(net_space: NetSpace) -> dict[str, Tensor]:
+def decoder_state(net_space: PrepAutoencoder) -> dict[str, Tensor]:
     classifier = {} if net_space.classifier is None else net_space.classifier.state_dict()
     return {**net_space.decoder.state_dict(), **classifier}
 
 
-def load_net_space(net_space: NetSpace, state: dict[str, Any], path: Path) -> None:
+def load_net_space(net_space: PrepAutoencoder, state: dict[str, Any], path: Path) -> None:
     """Ours or the original release's. Raises InputError, naming the first difference, if the sizes are not those of `net_space`."""
     for key, own in (("0", net_space.encoder.state_dict()), ("1", decoder_state(net_space))):
         if not isinstance(state.get(key), dict) or not all(isinstance(each, Tensor) for each in state[key].values()):
@@ -92,7 +92,9 @@ def load_net_space(net_space: NetSpace, state: dict[str, Any], path: Path) -> No
                 value.copy_(given[name])  # a state dict's tensors are the module's own
 
 
-def restore_net_space(path: Path, made_by: str, device: torch.device, num_class_ids: int | None = None) -> NetSpace:
+def restore_net_space(
+    path: Path, made_by: str, device: torch.device, num_class_ids: int | None = None
+) -> PrepAutoencoder:
     """The NetSpace of a checkpoint, of the sizes it was saved with (the paper's, for one of the original release).
 
     With `num_class_ids`, its ClassId classifier too, which must tell so many apart.
@@ -106,6 +108,6 @@ def restore_net_space(path: Path, made_by: str, device: torch.device, num_class_
         sizes = Sizes(**saved.get("sizes", shapes))
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{path} is no NetSpace checkpoint; delete it and run: {made_by}") from None
-    net_space = NetSpace(sizes, num_class_ids)
+    net_space = PrepAutoencoder(sizes, num_class_ids)
     load_net_space(net_space, saved, path)
     return net_space.to(device).eval()

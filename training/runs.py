@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.errors import InputError
-from models.netspace import NetSpace
+from models.prep_autoencoder import PrepAutoencoder
 from training.checkpoints import (
     load_checkpoint,
     load_net_space,
@@ -38,7 +38,7 @@ class Run:
     """NetSpace in training. Makes the last checkpoint in `folder`, if there is one, the state of its modules.
 
     `folder` gets `last.pt` to resume from, `best.pt` (the lowest score, or the highest) to use, `scalars.jsonl` and
-    `tensorboard/`.
+    `tensorboard/`. `decodes`, which says what instances the PReps hold, goes into the checkpoints, for `NetSpace.load`.
     Only the first rank writes. Raises InputError if another process writes into the folder, or if the checkpoint was made
     with other constants.
     """
@@ -47,12 +47,13 @@ class Run:
         self,
         folder: Path,
         constants: dict[str, Any],
-        net_space: NetSpace,
+        decodes: dict[str, Any],
+        net_space: PrepAutoencoder,
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         highest_is_best: bool = False,
     ):
-        self.folder, self.constants = folder, constants
+        self.folder, self.constants, self.decodes = folder, constants, decodes
         self.net_space, self.optimizer, self.scheduler = net_space, optimizer, scheduler
         self.highest_is_best = highest_is_best
         self.epoch, self.step, self.best_score = 0, 0, float("-inf" if highest_is_best else "inf")
@@ -143,6 +144,7 @@ class Run:
             "constants": self.constants,
             "versions": versions(),
             "sizes": asdict(self.net_space.sizes),
+            "decodes": self.decodes,
             **{name: getattr(self, name) for name in COUNTS},
             **net_space_state(self.net_space),
         }

@@ -1,4 +1,4 @@
-"""NetSpace: encoder and decoder over PReps (paper Fig. 1), with a ClassId classifier for several architectures."""
+"""NetSpace on PReps: encoder and decoder (paper Fig. 1), with a ClassId classifier for several architectures."""
 
 from dataclasses import asdict, dataclass
 
@@ -23,7 +23,7 @@ class Sizes:
     row_channels: int = 128  # C1: the decoder's first conv gives (C1, H, L)
 
 
-class NetSpace(nn.Module):
+class PrepAutoencoder(nn.Module):
     """PReps of target instances (M, 1, H, W) to PReps of predicted instances (M, 1, H, W), through embeddings (M, E).
 
     With `num_class_ids` (A), `classifier` gives embeddings (M, E) their ClassId logits (M, A). Raises InputError for
