@@ -23,9 +23,10 @@ from tqdm import tqdm
 from data.draws import balanced_places, instance_keys
 from data.files import write_json
 from data.folders import Folders
+from data.instance_files import save_instance
 from data.load import dataset_name
 from data.mlps import Entry
-from data.nets import save_instance, write_lists
+from data.nets import write_lists
 from data.plans import Plan
 from data.shapes import Source, deal_shapes, first_of_halves, make_shapes, samples_of
 from evaluation.closeness import describe_fits, measure_fit, read_fits

@@ -99,7 +99,7 @@ def over_all_pairs(
     accuracy of what comes out there and how often its ClassId is the wished one.
     """
     lines = [interpolate(embeddings[i], embeddings[j], gamma) for i, j in pairs]
-    class_ids = [experiment.class_ids(line) for line in lines]
+    class_ids = [experiment.net_space.class_ids(line) for line in lines]
     out_of_order = np.array([share_out_of_order(each) for each in class_ids])
     summary = {
         "pairs": len(pairs),

@@ -25,7 +25,7 @@ def dataset_name(dataset: str) -> str:
     return name
 
 
-def load_images(dataset: str, data_dir: Path, device: torch.device) -> ImageSet:
+def load_images(dataset: str, data_dir: Path = Path("data"), device: torch.device | str = "cpu") -> ImageSet:
     """A known image set, or a folder of class folders. Raises InputError if it is neither."""
     name = dataset_name(dataset)
     if name in LOADERS:

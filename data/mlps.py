@@ -9,7 +9,8 @@ from torch import Tensor
 
 from data.files import read_text
 from data.folders import Folders
-from data.nets import check_numbers, read_instance, split_line
+from data.instance_files import check_numbers, read_instance, siren_row
+from data.nets import split_line
 from models.errors import InputError
 from models.siren import SirenNets
 
@@ -59,23 +60,22 @@ def read_entry(line: str, place: str) -> Entry:
     return Entry(tuple(int(width) for width in widths[1].split(",")), dataset, path)
 
 
+def widths_of(state: dict[str, Tensor], path: Path) -> tuple[int, ...]:
+    """The widths of the SIREN whose state dict this is. Raises InputError if it is none's."""
+    weights = [value for name, value in state.items() if re.fullmatch(r"mlp\.\d+\.weight", name)]
+    if not weights or any(weight.dim() != 2 for weight in weights):
+        raise InputError(f"{path} is no SIREN: it has no matrices mlp.0.weight, mlp.2.weight, ...; check what it is")
+    return (weights[0].shape[1], *(len(weight) for weight in weights))
+
+
 def row_and_samples(nets: SirenNets, path: Path) -> tuple[Tensor, Tensor]:
     """An instance file as a row (P,) and samples (S, 4). Raises InputError if it is no such SIREN."""
     state, _ = read_instance(path)
     samples = state.pop("sdf", None)
-    expected = dict(zip(nets.layout.names, nets.layout.shapes))
-    for name in sorted({*state, *expected}):
-        have, want = (
-            tuple(state[name].shape) if name in state else "nothing",
-            expected.get(name, "nothing"),
-        )
-        if have != want:
-            raise InputError(f"{path} is no SIREN of widths {nets.widths}: {name} is {have}, expected {want}")
+    row = siren_row(nets, state, path)
     if samples is None or samples.dim() != 2 or samples.shape[1] != 4 or not len(samples):
         raise InputError(f"{path} has no samples 'sdf' (S, 4); make it again with create_mlp_dataset.py")
-    for name, value in {**state, "sdf": samples}.items():
-        check_numbers(value, f"{path}: '{name}'")
-    row = nets.layout.flatten({name: value.float()[None] for name, value in state.items()})[0]
+    check_numbers(samples, f"{path}: 'sdf'")
     return row, samples.float()
 
 

@@ -1,12 +1,9 @@
-"""Nets datasets: instance files, the input lists that name them, and the matrix (N, P) that they become.
+"""Nets datasets: input lists that name instance files, and the matrix (N, P) that those become.
 
-An instance file is a state dict, `.safetensors` (ours, with facts in its header) or `.pt` (the original release's). ResNets
-are stored with batch norm under torchvision's names and fused on loading. An input list has one instance a line, in the
-original's format: class, typed arguments, data set, path, as in `resnet_fusedbn;d2;d8;scifar10;PATH`. Paths are relative
-to the folder that the scripts run in.
+An input list has one instance a line, in the original's format: class, typed arguments, data set, path, as in
+`resnet_fusedbn;d2;d8;scifar10;PATH`. Paths are relative to the folder that the scripts run in.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from data.files import load_pt, read_text, write_text, written_whole
+from data.files import read_text, write_text
 from data.folders import Folders
 from data.images import ImageSet
+from data.instance_files import fused_row, read_instance
 from models.architecture_pool import ArchitecturePool
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
-from models.prep import Layout, pack
+from models.prep import pack
 from models.registry import ARCHITECTURES, Architecture
 
 MADE_BY_MULTI = "python create_nets_dataset_multi.py "
@@ -118,6 +114,20 @@ def read_list(path: Path, made_by: str) -> list[Entry]:
     return entries
 
 
+def listed_paths(folders: Folders, dataset: str, setting: str, split: str) -> list[Path]:
+    """The instance files that an input list names, whatever they hold. Raises InputError if it is missing, empty or wrong."""
+    path = folders.input_list(dataset, setting, split)
+    script = {"mlps": "create_mlp_dataset.py", "missing": "create_nets_dataset_multi.py"}
+    made_by = script.get(setting, f"create_nets_dataset_{setting}.py")
+    if not path.is_file():
+        raise InputError(f"no input list {path}; make it with: python {made_by} {dataset}")
+    lines = enumerate(read_text(path).splitlines(), start=1)
+    paths = [split_line(line.strip(), f"{path}, line {i}")[3] for i, line in lines if line.strip()]
+    if not paths:
+        raise InputError(f"input list {path} is empty; delete it and make it again with: python {made_by} {dataset}")
+    return paths
+
+
 def write_lists(folders: Folders, dataset: str, setting: str, entries: dict[str, list[Entry]]) -> Callable[[], None]:
     """A function that writes the input lists of a setting, `{train,val,test}.txt`.
 
@@ -138,83 +148,6 @@ def write_lists(folders: Folders, dataset: str, setting: str, entries: dict[str,
             write_text(path, text)
 
     return write
-
-
-def is_on_disk(path: Path, facts: dict[str, Any]) -> bool:
-    """Whether this instance was trained already. Raises InputError if the file is another instance's or broken."""
-    if not path.is_file():
-        return False
-    _, found = read_instance(path)
-    for name, value in facts.items():
-        if found.get(name) != value:
-            raise InputError(
-                f"{path} was made with {name} {found.get(name)}, not {value}; move it away, or use the constants that it was made with"
-            )
-    return True
-
-
-def save_instance(path: Path, state: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """One instance's state dict, with facts (JSON) in the file's header."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    with written_whole(path) as partial:
-        save_file(tensors, partial, metadata={"facts": json.dumps(facts)})
-
-
-def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State dict and facts (empty for a `.pt`). Raises InputError if the file is missing or is no state dict."""
-    if not path.is_file():
-        raise InputError(f"no instance file {path}; run the script that made the list again, it makes what is missing")
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                facts = dict(json.loads((file.metadata() or {}).get("facts", "{}")))
-                return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (no mapping)
-        state = load_pt(path)
-    except Exception as error:  # what a file that is no pickle raises depends on its bytes
-        raise InputError(
-            f"{path} cannot be read as an instance ({type(error).__name__}); delete it and run the script that made it again"
-        ) from None
-    if isinstance(state, dict) and isinstance(
-        state.get("mlp"), dict
-    ):  # an MLP of the original release, with its samples
-        state = {**state.pop("mlp"), **state}
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(
-            f"{path} is not a state dict (names to tensors); save one with torch.save(net.state_dict(), PATH)"
-        )
-    return state, {}
-
-
-def check_numbers(values: Tensor, what: str) -> None:
-    """Raises InputError unless values are floating point numbers, stored one by one, all finite."""
-    if not values.is_floating_point() or values.layout != torch.strided or values.is_quantized:
-        raise InputError(f"{what} holds {values.dtype}, {values.layout}, expected float32; save it as such")
-    if not values.isfinite().all():
-        raise InputError(f"{what} holds NaN or infinity; train this instance again")
-
-
-def fused_row(nets: ArchitectureOnImages, state: dict[str, Tensor], path: Path) -> Tensor:
-    """A state dict, with batch norm or already fused, as a row (P,). Raises InputError if it is of another net."""
-    state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    with_norm = {
-        name: value for name, value in nets.trained.state_dict().items() if not name.endswith("num_batches_tracked")
-    }
-    fused = nets.fused.state_dict()
-    expected = with_norm if set(state) & (set(with_norm) - set(fused)) else fused
-    if set(state) != set(expected):
-        odd = sorted(set(state) ^ set(expected))[0]
-        whose = "misses" if odd in expected else "has"
-        raise InputError(
-            f"{path} is no {nets.architecture.name}: it {whose} '{odd}'; check the architecture in the list"
-        )
-    for name, value in expected.items():
-        if state[name].shape != value.shape:
-            raise InputError(
-                f"{path} is no {nets.architecture.name} for these images: '{name}' is {tuple(state[name].shape)}, expected {tuple(value.shape)}"
-            )
-        check_numbers(state[name], f"{path}: '{name}'")
-    batch = {name: value.float()[None] for name, value in state.items()}
-    return nets.fuse(batch)[0] if expected is with_norm else Layout.of(nets.fused).flatten(batch)[0]
 
 
 def load_nets(entries: list[Entry], nets: ArchitectureOnImages, dataset: str, device: torch.device) -> NetsDataset:

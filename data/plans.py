@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,10 @@ def plan_instances(total: int, steps: Sequence[int], folder: Path, facts: dict[s
     ]
 
 
-def split_plans(plans: list[Plan], num_val: int, num_test: int, seed: int) -> dict[str, list[Plan]]:
+def split_plans(plans: Sequence[T], num_val: int, num_test: int, seed: int) -> dict[str, list[T]]:
     """Deals instances so that val and test hold short and long training alike, whatever the seed.
 
-    The instances, shortest first, are cut into as many runs of neighbours as a split wants, and one is drawn of each.
+    The instances, shortest (or weakest) first, are cut into as many runs of neighbours as a split wants, and one is drawn of each.
     """
     rng = np.random.default_rng((seed, 1))
     split_of = np.full(len(plans), "train", dtype=object)

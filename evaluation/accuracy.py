@@ -39,7 +39,7 @@ def accuracy_of_embeddings(
     net_space: PrepAutoencoder, pool: ArchitecturePool, embeddings: Tensor, images: Images
 ) -> tuple[list[int], Tensor]:
     """Predicted ClassIds (N,), and the accuracies (N,) of the instances decoded from embeddings (N, E) and built with them."""
-    class_ids = net_space.classifier(embeddings).argmax(1).tolist()
+    class_ids = net_space.class_ids(embeddings)
     return class_ids, mixed_accuracy(pool, net_space.decode(embeddings), class_ids, images)
 
 

@@ -7,8 +7,8 @@ import torch
 import trimesh
 from torch import Tensor
 
+from data.instance_files import read_instance
 from data.mlps import SdfNetsDataset
-from data.nets import read_instance
 from data.plans import Plan
 from evaluation.meshes import chamfer_distance, level_set
 from models.prep import pack, unpack

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
 import tyro
 from torch import Tensor
 
@@ -48,11 +47,6 @@ class MultiExperiment:
     def predict(self, embeddings: Tensor) -> tuple[list[int], Tensor]:
         """Predicted ClassIds of embeddings (N, E), and the instances' percent of the test images, (N,)."""
         return accuracy_of_embeddings(self.net_space, self.pool, embeddings, self.images.test)
-
-    def class_ids(self, embeddings: Tensor) -> list[int]:
-        """Predicted ClassIds of embeddings (N, E)."""
-        with torch.no_grad():
-            return self.net_space.classifier(embeddings).argmax(1).tolist()
 
 
 def load_multi_experiment(config: MultiConfig) -> MultiExperiment:

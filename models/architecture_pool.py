@@ -1,23 +1,31 @@
 """Instances of several architectures at once. Which architecture an instance has is its ClassId."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from models.instances import ArchitectureOnImages
 from models.prep import check_prep_shape, unpack
-from models.registry import architectures_by_class_id
+from models.registry import Architecture, architectures_by_class_id
 
 
 class ArchitecturePool:
-    """Every architecture that has a ClassId, for images of one shape: `pool[class_id]`, and A = `len(pool)`.
+    """Architectures for images of one shape: `pool[class_id]`, and A = `len(pool)`; every one that has a ClassId unless
+    `architectures` are given, in their order.
 
     Raises InputError unless a PRep of `prep_shape` holds each of them.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, prep_shape: tuple[int, int]):
-        self.nets = [ArchitectureOnImages(each, image_shape, num_classes) for each in architectures_by_class_id()]
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        prep_shape: tuple[int, int],
+        architectures: Sequence[Architecture] | None = None,
+    ):
+        chosen = architectures_by_class_id() if architectures is None else architectures
+        self.nets = [ArchitectureOnImages(each, image_shape, num_classes) for each in chosen]
         self.prep_shape = prep_shape
         for nets in self.nets:
             check_prep_shape(prep_shape, nets.num_parameters, nets.architecture.name)

@@ -1,6 +1,7 @@
 """Many instances of one architecture: start them, run them, fuse them."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -81,3 +82,11 @@ class ArchitectureOnImages:
     def run(self, rows: Tensor, images: Tensor) -> Tensor:
         """Logits (M, B, classes) of M instances given as rows (M, P) of fused parameters. See run_instances."""
         return run_instances(self.fused, self.layout.unflatten(rows), images)
+
+    def module(self, row: Tensor) -> nn.Module:
+        """The instance of a row (P,) as a module of its own, in eval mode, on the row's device."""
+        module = deepcopy(self.fused)
+        with torch.no_grad():
+            for name, (value,) in self.layout.unflatten(row[None]).items():
+                module.get_parameter(name).copy_(value)
+        return module.to(row.device).eval()

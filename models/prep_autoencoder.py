@@ -51,3 +51,10 @@ class PrepAutoencoder(nn.Module):
     def decode(self, embeddings: Tensor) -> Tensor:
         """Embeddings (N, E) to PReps (N, 1, H, W) without gradient, a few at a time."""
         return torch.cat([self.decoder(part) for part in embeddings.split(AT_ONCE)])
+
+    @torch.no_grad()
+    def class_ids(self, embeddings: Tensor) -> list[int]:
+        """Predicted ClassIds of embeddings (N, E); 0 for all where there is one architecture, and no classifier."""
+        if self.classifier is None:
+            return [0] * len(embeddings)
+        return self.classifier(embeddings).argmax(1).tolist()

@@ -1,6 +1,7 @@
 """SIREN: an MLP with sine activations, here the signed distance function of one shape (supplement Sec. I and V)."""
 
 import math
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -77,3 +78,11 @@ class SirenNets:
         """Signed distances (M, B) of M instances, rows (M, P), at points (M, B, 3), or (B, 3) seen by all."""
         points = points.expand(len(rows), -1, -1)
         return functional_call(self.net, self.layout.unflatten(rows), (points,))
+
+    def module(self, row: Tensor) -> nn.Module:
+        """The instance of a row (P,) as a module of its own, in eval mode, on the row's device."""
+        module = deepcopy(self.net)
+        with torch.no_grad():
+            for name, (value,) in self.layout.unflatten(row[None]).items():
+                module.get_parameter(name).copy_(value)
+        return module.to(row.device).eval()

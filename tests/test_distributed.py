@@ -16,7 +16,7 @@ import create_mlp_dataset
 import create_nets_dataset_multi
 import create_nets_dataset_single
 from data import load
-from data.nets import read_instance
+from data.instance_files import read_instance
 from data.plans import plan_instances
 from models.errors import InputError
 from tests import miniature, ranks

@@ -15,7 +15,7 @@ import torch
 
 from data import files
 from data.files import remove_leftovers, write_text, written_whole
-from data.nets import save_instance
+from data.instance_files import save_instance
 from models.errors import InputError
 from tests.faults import SCRIPTS
 from training import locks

@@ -9,18 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.folders import Folders
-from data.nets import (
-    Entry,
-    load_mixed_nets,
-    load_nets,
-    meta_batches,
-    pair_batches,
-    parse_line,
-    read_instance,
-    read_list,
-    save_instance,
-    write_lists,
-)
+from data.instance_files import read_instance, save_instance
+from data.nets import Entry, load_mixed_nets, load_nets, meta_batches, pair_batches, parse_line, read_list, write_lists
 from models.architecture_pool import ArchitecturePool
 from models.errors import InputError
 from models.instances import ArchitectureOnImages

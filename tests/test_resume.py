@@ -13,7 +13,7 @@ import train_latspace_single
 import train_multi_arch
 import train_single_arch
 from data import load
-from data.nets import read_instance
+from data.instance_files import read_instance
 from models.errors import InputError
 from tests import miniature
 from training.ensembles import Ensemble

@@ -12,7 +12,8 @@ import eval_single
 import interpolate_single_arch
 import train_single_arch
 import visualize_prep
-from data.nets import read_instance, read_list
+from data.instance_files import read_instance
+from data.nets import read_list
 from evaluation import report
 from evaluation.plots import near_square
 from models.errors import InputError

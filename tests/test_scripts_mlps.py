@@ -12,9 +12,9 @@ import create_mlp_dataset
 import interpolate_mlps
 import train_mlps
 from data.draws import balanced_places, instance_keys
+from data.instance_files import read_instance
 from data.meshes import signed_distance
 from data.mlps import load_mlps
-from data.nets import read_instance
 from data.sdf_samples import balanced, sample_points, split_by_sign, unit_sphere
 from evaluation import report
 from evaluation.meshes import chamfer_distance, level_sets, mesh_facts

@@ -16,7 +16,8 @@ import train_latspace_multi
 import train_latspace_single
 import train_multi_arch
 from data import load
-from data.nets import read_instance, read_list
+from data.instance_files import read_instance
+from data.nets import read_list
 from evaluation import report
 from evaluation.accuracy import accuracy, where_right
 from evaluation.interpolation import share_out_of_order

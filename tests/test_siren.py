@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from data.draws import balanced_places, instance_keys, random_places
 from data.folders import Folders
+from data.instance_files import save_instance
 from data.mlps import Entry, SdfNetsDataset, load_mlps, read_entry
-from data.nets import save_instance
 from evaluation.closeness import closeness
 from models.errors import InputError
 from models.siren import Siren, SirenNets

@@ -95,11 +95,14 @@ def load_net_space(net_space: PrepAutoencoder, state: dict[str, Any], path: Path
 def restore_net_space(
     path: Path, made_by: str, device: torch.device, num_class_ids: int | None = None
 ) -> PrepAutoencoder:
-    """The NetSpace of a checkpoint, of the sizes it was saved with (the paper's, for one of the original release).
+    """The net of a checkpoint, of the sizes it was saved with (the paper's, for one of the original release).
 
     With `num_class_ids`, its ClassId classifier too, which must tell so many apart.
     """
-    saved = load_checkpoint(path, made_by)
+    return net_space_of(load_checkpoint(path, made_by), path, made_by, num_class_ids).to(device).eval()
+
+
+def net_space_of(saved: dict[str, Any], path: Path, made_by: str, num_class_ids: int | None) -> PrepAutoencoder:
     try:
         shapes = {
             "emb_size": len(saved["0"]["conv4.0.bias"]),
@@ -110,4 +113,4 @@ def restore_net_space(
         raise InputError(f"{path} is no NetSpace checkpoint; delete it and run: {made_by}") from None
     net_space = PrepAutoencoder(sizes, num_class_ids)
     load_net_space(net_space, saved, path)
-    return net_space.to(device).eval()
+    return net_space

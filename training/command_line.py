@@ -19,7 +19,7 @@ from training.runtime import prepare_process
 Config = TypeVar("Config")
 AT_LEAST_2 = ("resolution", "num_gammas")
 MAY_BE_INFINITE = ("clip_norm",)
-MAY_BE_ZERO = ("seed", "prep_noise", "checkpoint_seconds", "instance")
+MAY_BE_ZERO = ("seed", "prep_noise", "checkpoint_seconds", "instance", "gamma")
 
 
 def run_script(

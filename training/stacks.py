@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.nets import is_on_disk, save_instance
+from data.instance_files import is_on_disk, save_instance
 from data.plans import Plan
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
