@@ -32,6 +32,7 @@ SCRIPTS = (
     "eval_latspace_multi",
 )
 SHAPE_SCRIPTS = ("create_mlp_dataset", "train_mlps", "interpolate_mlps")
+EITHER_SCRIPTS = ("import_instances", "export")
 
 
 def run(name, *arguments, cwd):
@@ -75,14 +76,15 @@ def test_a_script_of_its_own_process_ends_with_status_2(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("script", SCRIPTS + SHAPE_SCRIPTS)
+@pytest.mark.parametrize("script", SCRIPTS + SHAPE_SCRIPTS + EITHER_SCRIPTS)
 def test_unknown_preset_and_flag(script, tmp_path):
     presets = "chairs, meshes, deepsdf" if script in SHAPE_SCRIPTS else "photos, cifar10, tiny-imagenet-200"
+    presets += ", chairs, deepsdf" if script in EITHER_SCRIPTS else ""
     refused(script, "cifar11", cwd=tmp_path, match=("cifar11", presets))
     refused(script, presets.split(",")[0], "--no-such-flag", "3", cwd=tmp_path, match=("--no-such-flag", "--help"))
 
 
-@pytest.mark.parametrize("script", SCRIPTS + SHAPE_SCRIPTS)
+@pytest.mark.parametrize("script", SCRIPTS + SHAPE_SCRIPTS + EITHER_SCRIPTS)
 def test_debug_shows_the_traceback_and_the_same_status(script, tmp_path):
     status, _, err = run(script, "--debug", "no-such-preset", cwd=tmp_path)
     assert status == 2 and err.startswith("Traceback") and err.splitlines()[-1].startswith("error: unknown preset")
@@ -124,6 +126,15 @@ def test_a_script_names_the_one_that_should_have_run_before(tmp_path):
             "train_multi_arch", "--setting", setting, cwd=tmp_path, match="python create_nets_dataset_multi.py photos"
         )
     refused("train_latspace_single", cwd=tmp_path, match="python create_nets_dataset_single.py photos")
+
+
+def test_nets_that_come_in_and_go_out(tmp_path):
+    refused("export", cwd=tmp_path, match=("runs/photos/single/best.pt", "train_single_arch.py"))
+    refused("export", "--what", "everything", cwd=tmp_path, match=("--what", "everything"))
+    refused("export", "--formats", "h5", cwd=tmp_path, match=("--formats", "h5"))
+    refused("import_instances", cwd=tmp_path, match="--source None is no folder")
+    refused("import_instances", "--source", "nowhere", cwd=tmp_path, match="--source nowhere is no folder")
+    refused("import_instances", "chairs", "--num-test", "0", cwd=tmp_path, match="--num-test 0")
 
 
 def test_values_of_several_architectures(tmp_path):
