@@ -90,7 +90,7 @@ def load_space(path: Path, original: str | None = None) -> Space:
     """
     if (path / CONFIG).is_file():
         return load_saved_space(path)
-    checkpoint = path / "best.pt" if path.is_dir() else path
+    checkpoint = path if path.suffix and not path.is_dir() else path / "best.pt"
     made_by = "python train_single_arch.py, train_multi_arch.py or train_mlps.py, whichever made this folder"
     saved = load_checkpoint(checkpoint, made_by)
     decodes = decodes_of_original(original) if original else saved.get("decodes")
