@@ -9,7 +9,8 @@ import torch
 import trimesh
 
 from evaluation.meshes import level_set, mesh_facts
-from evaluation.shape_page import mesh_trace, write_shape_page
+from evaluation.shape_page import write_shape_page
+from evaluation.shape_views import mesh_trace
 
 BROWSER = next((path for path in map(shutil.which, ("chromium", "google-chrome", "chromium-browser")) if path), None)
 FLAGS = [
