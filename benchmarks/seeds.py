@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from evaluation.report import single_summary
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -36,6 +36,7 @@ Spec = dict[str, Any]  # what the page's JavaScript draws
 SPLITS = ("train", "val", "test")
 PREP_SIDE = 128  # pixels at most, of a PRep's image; a larger PRep is averaged in blocks
 PARAMETERS, DIFFERENCES = colormaps["viridis"], LinearSegmentedColormap.from_list("", (TARGET, "#F7F7F7", PREDICTED))
+ACCURACY = {"label": "test accuracy (%)", "zero": True}
 TRANSPARENT = 255  # in the images' palettes, for what is no parameter
 # Okabe and Ito's, a shape for each beside it; the paper's red and green are alike to many.
 ARCHITECTURE_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2")
@@ -219,19 +220,13 @@ def single_slider(instances: Instances, line: dict[str, Any], made_by: str) -> S
     gamma, size = line["gamma"], instances.sizes[ends[0]]
     decoded, averaged = along(instances, ends, gamma, [size] * len(gamma))
     both = {"latent": line["latent_accuracy"], "weight": line["weight_accuracy"]}
-    return {
-        "gamma": gamma,
-        "ends": ends,
-        "x": {"label": "interpolation factor γ"},
-        "y": {"label": "test accuracy (%)", "zero": True},
-        "series": [
-            series("latent interpolation", gamma, both["latent"], "var(--predicted)", "diamond"),
-            series("weight interpolation", gamma, both["weight"], "var(--weights)", "circle", dash=True),
-        ],
-        "readouts": [{"name": f"{name} accuracy", "values": percent(values)} for name, values in both.items()],
-        "preps": line_pictures({"decoded from the latent line": decoded, "averaged weights": averaged}, size),
-        "meshes": [],
-    }
+    curves = [
+        series("latent interpolation", gamma, both["latent"], "var(--predicted)", "diamond"),
+        series("weight interpolation", gamma, both["weight"], "var(--weights)", "circle", dash=True),
+    ]
+    readouts = [{"name": f"{name} accuracy", "values": percent(values)} for name, values in both.items()]
+    preps = line_pictures({"decoded from the latent line": decoded, "averaged weights": averaged}, size)
+    return slider(ends, gamma, ACCURACY, curves, readouts, preps)
 
 
 def multi_slider(instances: Instances, sizes: list[int], line: dict[str, Any], made_by: str) -> Spec:
@@ -244,24 +239,15 @@ def multi_slider(instances: Instances, sizes: list[int], line: dict[str, Any], m
         mine = [i for i, each in enumerate(class_ids) if each == class_id]
         points = [gamma[i] for i in mine], [line["accuracy"][i] for i in mine]
         curves.append({**series(names[class_id], *points, *look_of(class_id)), "line": False})
-    return {
-        "gamma": gamma,
-        "ends": ends,
-        "x": {"label": "interpolation factor γ"},
-        "y": {"label": "test accuracy (%)", "zero": True},
-        "series": curves,
-        "readouts": [
-            {"name": "accuracy", "values": percent(line["accuracy"])},
-            {"name": "ClassId", "values": [f"{class_id}, {names[class_id]}" for class_id in class_ids]},
-        ],
-        "preps": line_pictures({"decoded from the latent line": decoded}, max(sizes)),
-        "meshes": [],
-    }
+    readouts = [
+        {"name": "accuracy", "values": percent(line["accuracy"])},
+        {"name": "ClassId", "values": [f"{class_id}, {names[class_id]}" for class_id in class_ids]},
+    ]
+    preps = line_pictures({"decoded from the latent line": decoded}, max(sizes))
+    return slider(ends, gamma, ACCURACY, curves, readouts, preps)
 
 
-def mlp_slider(
-    instances: Instances, nets: SirenNets, line: dict[str, Any], resolution: int, made_by: str
-) -> Spec:
+def mlp_slider(instances: Instances, nets: SirenNets, line: dict[str, Any], resolution: int, made_by: str) -> Spec:
     """From interpolate_mlps.json: distances, volume, pieces, PRep and shape along gamma, of both kinds of interpolation.
 
     The shapes are meshed anew, on a grid of `resolution` points a side.
@@ -285,18 +271,24 @@ def mlp_slider(
             curves.append(series(name, gamma, far, *look, dash=which == "end"))
             said = ["none" if each is None else f"{each:.4f}" for each in far]
             readouts.append({"name": f"{space}: Chamfer distance to the {which}", "values": said})
-    return {
-        "gamma": gamma,
-        "ends": ends,
-        "x": {"label": "interpolation factor γ"},
-        "y": {"label": "Chamfer distance (unit sphere's radius 1)", "log": True},
-        "series": curves,
-        "readouts": readouts,
-        "preps": line_pictures(
-            {"decoded from the latent line": lines["latent"], "averaged weights": lines["weights"]}, size
-        ),
-        "meshes": [list(pair) for pair in zip(*meshes)],
-    }
+    preps = line_pictures({"decoded from the latent line": lines["latent"], "averaged weights": lines["weights"]}, size)
+    distance = {"label": "Chamfer distance (unit sphere's radius 1)", "log": True}
+    return slider(ends, gamma, distance, curves, readouts, preps, [list(pair) for pair in zip(*meshes)])
+
+
+def slider(
+    ends: list[int],
+    gamma: Sequence[float],
+    y: Spec,
+    curves: list[Spec],
+    readouts: list[Spec],
+    preps: list[Spec],
+    meshes: Sequence[list[Spec]] = (),
+) -> Spec:
+    """What moves with gamma, and the chart beside it, whose vertical axis is `y`."""
+    chart = {"x": {"label": "interpolation factor γ", "short": "γ"}, "y": y, "series": curves}
+    moves = {"gamma": gamma, "readouts": readouts, "preps": preps, "meshes": meshes}
+    return {"ends": ends, "chart": chart, "moves": moves}
 
 
 def along(
@@ -379,7 +371,9 @@ def embedding_map(instances: Instances, color_by: str, numbers: Sequence[str], e
     for split in sorted(set(instances.splits), key=SPLITS.index):
         color, mark = look(instances.splits.index(split)) if color_by == "split" else ("var(--faint)", "circle")
         legend.append({"name": split, "color": color, "mark": mark, "split": split})
-    axes = [{"label": f"principal axis {i + 1} ({100 * share:.0f} % of the variance)"} for i, share in enumerate(shares)]
+    axes = [
+        {"label": f"principal axis {i + 1} ({100 * share:.0f} % of the variance)"} for i, share in enumerate(shares)
+    ]
     scale = {"low": low, "high": high, "label": "test accuracy (%)"} if color_by == "accuracy" else None
     return {
         "x": axes[0],
