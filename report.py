@@ -16,15 +16,17 @@ import tyro
 
 from data.folders import Folders
 from data.load import dataset_name
-from evaluation import panels
+from evaluation.embedded import embed_mlps, embed_multi, embed_single
+from evaluation.embedding_map import embedding_map
 from evaluation.multi import MultiConfig
-from evaluation.report_page import empty_section, figures, provenance_rows, tables, training_curves, write_report
+from evaluation.prep_images import prep_pictures
+from evaluation.report_page import figures, provenance_rows, tables, training_curves, write_report
 from evaluation.single import EvaluationConfig
+from evaluation.sliders import mlp_slider, multi_slider, single_slider
 from evaluation.summary import SETTINGS, print_summary, read_parts
 from models.errors import InputError
-from training.checkpoints import load_checkpoint, restore_net_space
+from training.checkpoints import load_checkpoint
 from training.command_line import run_script
-from training.runtime import pick_device
 
 SettingName = Literal["single", "multi", "missing", "mlps"]
 
@@ -80,95 +82,67 @@ def commands(config: Config, templates: tuple[str, ...]) -> list[str]:
 
 
 def section(config: Config, name: str, run_dir: Path) -> dict[str, Any]:
-    """What the page shows of a setting. Panels that cannot be computed are named among what is missing, with the reason."""
-    parts = read_parts(run_dir)
-    results = {part.name: found for part, found in parts.items()}
-    made = {f"{part}.json": found for part, found in results.items()}
-    shown = empty_section(name)
-    shown["missing"] = [
-        (part.title, commands(config, part.commands)) for part in SETTINGS[name].parts if part not in parts
-    ]
+    """What the page shows of a setting. Panels that cannot be computed are named, with the reason, as missing."""
+    setting, parts = SETTINGS[name], read_parts(run_dir)
+    missing = [(part.title, commands(config, part.commands)) for part in setting.parts if part not in parts]
+    made = {f"{part.name}.json": results for part, results in parts.items()}
+    computed: dict[str, Any] = {}
     try:
-        checkpoint = checkpoint_of(results, run_dir)
-        saved = load_checkpoint(checkpoint, commands(config, SETTINGS[name].training)[-1])
-        constants = saved.get("constants", {})
-        made[checkpoint.name] = {"config": constants, "versions": saved.get("versions")}
-        if name == "single":
-            of_single(config, shown, results, checkpoint, constants)
-        elif name == "mlps":
-            of_mlps(config, shown, results, checkpoint)
-        else:
-            of_several(config, name, shown, results, checkpoint)
+        checkpoint = checkpoint_of(made, run_dir)
+        saved = load_checkpoint(checkpoint, commands(config, setting.training)[-1])
+        made[checkpoint.name] = {"config": saved.get("constants"), "versions": saved.get("versions")}
+        computed = panels(config, name, checkpoint, made)
     except InputError as error:
-        shown["missing"].append((str(error), []))
+        missing.append((str(error), []))
     return {
-        **shown,
+        "name": name,
+        "title": setting.title,
+        "about": setting.about,
         "tables": tables(dataset_name(config.dataset), run_dir, parts),
+        **computed,
         "curves": training_curves(run_dir),
         "figures": figures(run_dir),
+        "missing": missing,
         "provenance": provenance_rows(made),
     }
 
 
-def checkpoint_of(results: dict[str, dict[str, Any]], run_dir: Path) -> Path:
+def checkpoint_of(made: dict[str, dict[str, Any]], run_dir: Path) -> Path:
     """The checkpoint that results were made with: best.pt, unless --checkpoint named another."""
-    configs = [each.get("config") for each in results.values()]
+    configs = [results.get("config") for results in made.values()]
     named = [config["checkpoint"] for config in configs if isinstance(config, dict) and config.get("checkpoint")]
     return Path(named[0]) if named else run_dir / "best.pt"
 
 
-def of_single(
-    config: Config, shown: dict[str, Any], results: dict[str, Any], checkpoint: Path, constants: dict[str, Any]
-) -> None:
-    architecture = constants.get("architecture", "resnet8")
-    instances = panels.single_instances(EvaluationConfig(config.dataset, architecture, checkpoint, config.folders))
-    line, made_by = results.get("interpolate_single_arch"), commands(config, SETTINGS["single"].parts[1].commands)[0]
-    slider = panels.single_slider(instances, line, made_by) if line else None
-    add_panels(config, shown, instances, slider, "accuracy", accuracies(instances))
-
-
-def of_several(config: Config, name: str, shown: dict[str, Any], results: dict[str, Any], checkpoint: Path) -> None:
-    multi = MultiConfig(config.dataset, name, checkpoint, config.folders)
-    instances, sizes = panels.multi_instances(multi)
-    line, made_by = results.get("interpolate_multi_arch"), commands(config, SETTINGS[name].parts[1].commands)[0]
-    slider = panels.multi_slider(instances, sizes, line, made_by) if line else None
-    add_panels(config, shown, instances, slider, "architecture", accuracies(instances))
-
-
-def of_mlps(config: Config, shown: dict[str, Any], results: dict[str, Any], checkpoint: Path) -> None:
-    device = pick_device()
-    net_space = restore_net_space(checkpoint, commands(config, SETTINGS["mlps"].training)[-1], device)
-    instances, nets = panels.mlp_instances(config.folders, config.dataset, net_space, device)
-    line, made_by = results.get("interpolate_mlps"), commands(config, SETTINGS["mlps"].parts[2].commands)[0]
-    slider = panels.mlp_slider(instances, nets, line, config.resolution, made_by) if line else None
-    measured = results.get("train_mlps", {}).get("closeness", {})
-    values = [value for split in ("train", "test") for value in measured.get(split, [])]
-    known = len(values) == len(instances.paths)
-    numbers = [f"closeness {value:.2f}" for value in values] if known else [""] * len(instances.paths)
-    add_panels(config, shown, instances, slider, "split", numbers)
-
-
-def accuracies(instances: panels.Instances) -> list[str]:
-    return [
-        f"{name} · test accuracy {percent:.1f} %"
-        for name, percent in zip(instances.architectures, instances.accuracies)
-    ]
-
-
-def add_panels(
-    config: Config,
-    shown: dict[str, Any],
-    instances: panels.Instances,
-    slider: dict[str, Any] | None,
-    color_by: str,
-    numbers: list[str],
-) -> None:
-    ends = slider["ends"] if slider else []
-    if slider:
-        slider["from_to"] = [instances.paths[i].stem for i in ends]
-    shown["slider"] = slider
-    shown["map"] = panels.embedding_map(instances, color_by, numbers, ends)
-    shown["preps"] = panels.prep_pictures(instances, config.num_preps)
+def panels(config: Config, name: str, checkpoint: Path, made: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Slider, map and PReps of a setting. Raises InputError where something is missing, naming what makes it."""
+    setting, slider = SETTINGS[name], None
+    if name == "single":
+        constants = made[checkpoint.name]["config"] or {}
+        architecture = constants.get("architecture", "resnet8")
+        embedded = embed_single(EvaluationConfig(config.dataset, architecture, checkpoint, config.folders))
+        line, color_by = made.get("interpolate_single_arch.json"), "accuracy"
+        if line:
+            slider = single_slider(embedded, line, commands(config, setting.parts[1].commands)[0])
+    elif name == "mlps":
+        closeness = made.get("train_mlps.json", {}).get("closeness", {})
+        values = [*closeness.get("train", []), *closeness.get("test", [])]
+        train = commands(config, setting.training)[-1]
+        embedded, nets = embed_mlps(config.folders, config.dataset, checkpoint, train, values)
+        line, color_by = made.get("interpolate_mlps.json"), "split"
+        if line:
+            made_by = commands(config, setting.parts[2].commands)[0]
+            slider = mlp_slider(embedded, nets, line, config.resolution, made_by)
+    else:
+        embedded, sizes = embed_multi(MultiConfig(config.dataset, name, checkpoint, config.folders))
+        line, color_by = made.get("interpolate_multi_arch.json"), "architecture"
+        if line:
+            slider = multi_slider(embedded, sizes, line, commands(config, setting.parts[1].commands)[0])
+    return {
+        "slider": slider,
+        "map": embedding_map(embedded, color_by, slider["ends"] if slider else []),
+        "preps": prep_pictures(embedded, config.num_preps),
+    }
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ function chart(box) {
 
   function draw() {
     width = box.clientWidth;
-    height = Math.round(isMap ? Math.min(Math.max(width * 0.72, 300), 470) : Math.min(Math.max(width * 0.56, 210), 330));
+    height = Math.round(isMap ? Math.min(Math.max(width * 0.72, 300), 470) : Math.min(Math.max(width * 0.56, 240), 330));
     const {left, right, top, bottom} = MARGIN, inner = {width: width - left - right, height: height - top - bottom};
     svg.replaceChildren();
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);

@@ -1,6 +1,5 @@
 """The report as one HTML file that asks for nothing else when it is opened."""
 
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from data.files import read_text, write_text
-from evaluation.panels import DIFFERENCES, PARAMETERS, series
+from evaluation.prep_images import DIFFERENCES, PARAMETERS, data_uri
 from evaluation.shape_views import SCRIPT as VIEWS_SCRIPT
-from evaluation.summary import PAPER, SETTINGS, Part, as_text, numbers_of
+from evaluation.sliders import curve
+from evaluation.summary import PAPER, Part, as_text, numbers_of
 from models.errors import InputError
 from training.logs import read_scalars
 
@@ -54,7 +54,7 @@ def training_curves(run_dir: Path) -> list[dict[str, Any]]:
             for name, (color, dash) in zip(names, CURVE_LOOKS):
                 points = [(line["step"], line[name]) for line in lines if isinstance(line.get(name), (int, float))]
                 if points:
-                    curves.append(series(name.replace("_", " "), *zip(*points), color, None, dash))
+                    curves.append(curve(name.replace("_", " "), *zip(*points), color, None, dash))
             if curves:
                 log = log and all(value is None or value > 0 for curve in curves for value in curve["y"])
                 title = f"{prefix}{title.lower()}" if prefix else title
@@ -73,7 +73,7 @@ def figures(run_dir: Path) -> list[dict[str, Any]]:
                 width, height = image.size
         except OSError:
             raise InputError(f"{path} is no image; delete it, or make it again") from None
-        source = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        source = data_uri(path.read_bytes())
         alternative = ALTERNATIVES.get(path.stem.removesuffix("_test"), f"figure {path.stem}")
         # of 200 pixels an inch, shown at 96 CSS pixels to the inch, a little larger
         size = {"width": round(width * 0.6), "height": round(height * 0.6)}
@@ -134,9 +134,3 @@ def write_report(
         differences=css_stops(DIFFERENCES),
     )
     write_text(path, page)
-
-
-def empty_section(name: str) -> dict[str, Any]:
-    setting = SETTINGS[name]
-    panels = dict.fromkeys(("map", "slider", "preps"))
-    return {"name": name, "title": setting.title, "about": setting.about, **panels, "missing": []}

@@ -269,7 +269,9 @@ def summary(run_dir: Path) -> Numbers:
 
 
 def as_text(value: float) -> str:
-    return str(value) if isinstance(value, int) else "–" if np.isnan(value) else f"{value:.2f}"
+    if isinstance(value, int):
+        return str(value)
+    return "–" if np.isnan(value) else f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
 
 
 def print_summary(run_dir: Path) -> None:
