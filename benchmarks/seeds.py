@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from evaluation.report import single_summary
+from evaluation.summary import summary as summary_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = (
@@ -35,7 +35,7 @@ def main() -> None:
                 cwd=folder,
                 check=True,
             )
-        summary = single_summary(folder / "runs" / "photos" / "single")
+        summary = summary_of(folder / "runs" / "photos" / "single")
         summaries.append(summary)
         print(
             f"seed {seed}, {time.perf_counter() - start:.0f} s: "

@@ -74,6 +74,6 @@ def embedding_map(
     for split in dict.fromkeys(embedded.splits):
         color, mark = look(embedded.splits.index(split)) if color_by == "split" else ("var(--faint)", "circle")
         legend.append({"name": split, "color": color, "mark": mark, "split": split})
-    x, y = ({"label": f"principal axis {i} ({100 * share:.0f} % of the variance)"} for i, share in enumerate(shares, 1))
+    x, y = ({"label": f"principal axis {i} ({100 * share:.0f} % of variance)"} for i, share in enumerate(shares, 1))
     scale = {"low": low, "high": high} if color_by == "accuracy" else None
     return {"x": x, "y": y, "points": points, "legend": legend, "ends": list(ends), "scale": scale}

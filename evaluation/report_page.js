@@ -199,18 +199,22 @@ function chart(box) {
 function slide(section, charts) {
   const slider = section.querySelector("input[type=range]");
   if (!slider) return;
-  const {gamma, readouts, preps, meshes} = JSON.parse(slider.dataset.spec);
-  const said = [...section.querySelectorAll(".readouts dd")], images = [...section.querySelectorAll(".line-preps img")];
+  const {gamma, columns, readouts, preps, meshes} = JSON.parse(slider.dataset.spec);
+  const said = [...section.querySelectorAll(".readouts td")], images = [...section.querySelectorAll(".line-preps img")];
   const views = [...section.querySelectorAll(".view")];
   const draw = meshes.length ? shapeViews(views) : null;
 
   function show(i) {
     section.querySelector("output").textContent = "γ = " + gamma[i].toFixed(2);
-    slider.setAttribute("aria-valuetext", [gamma[i].toFixed(2), ...readouts.map(r => `${r.name} ${r.values[i]}`)].join(", "));
-    readouts.forEach((readout, k) => { said[k].textContent = readout.values[i]; });
+    const now = readouts.flatMap(({values}) => values.map(texts => texts[i]));
+    now.forEach((text, k) => { said[k].textContent = text; });
+    const named = now.map((text, k) => `${readouts[Math.floor(k / columns.length)].name} ${columns[k % columns.length]} ${text}`);
+    slider.setAttribute("aria-valuetext", [gamma[i].toFixed(2), ...named].join(", "));
     preps.forEach((prep, k) => { images[k].src = prep.sources[i]; });
     charts.forEach(point => point(gamma[i]));
-    return draw && draw(meshes[i]);
+    if (!draw) return null;
+    section.querySelectorAll(".empty").forEach((notice, k) => { notice.hidden = !meshes[i][k].empty; });
+    return draw(meshes[i].map(mesh => mesh.trace));
   }
 
   // While a step is drawn, only the slider's latest position waits.

@@ -12,9 +12,17 @@ from plotly.offline import get_plotlyjs
 
 from data.files import write_text
 from evaluation.plots import PREDICTED, WEIGHTS
-from evaluation.shape_views import SCRIPT, caption, mesh_trace
+from evaluation.shape_views import SCRIPT, mesh_trace
 
 TEMPLATE = Path(__file__).with_name("shape_page.html")
+
+
+def caption(facts: dict[str, float]) -> str:
+    """What the page says of a mesh, from its mesh_facts."""
+    if not facts["faces"]:
+        return "empty: no zero level set"
+    pieces = f"{facts['pieces']} piece" + "s" * (facts["pieces"] != 1)
+    return f"volume {facts['volume']:.3f} · {pieces}"
 
 
 def write_shape_page(

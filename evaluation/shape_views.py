@@ -1,4 +1,4 @@
-"""Shapes on an HTML page, drawn by plotly: their traces, captions, and the JavaScript that turns several together."""
+"""Shapes on an HTML page, drawn by plotly: their traces, and the JavaScript that turns several together."""
 
 import json
 from pathlib import Path
@@ -25,11 +25,3 @@ def mesh_trace(mesh: trimesh.Trimesh, color: str) -> dict:
         **corners, color=to_hex(tinted(color)), lighting=LIGHTING, lightposition=LIGHT_POSITION, hoverinfo="skip"
     )
     return json.loads(go.Figure(trace).to_json())["data"][0]
-
-
-def caption(facts: dict[str, float]) -> str:
-    """What the page says of a mesh, from its mesh_facts."""
-    if not facts["faces"]:
-        return "empty: no zero level set"
-    pieces = f"{facts['pieces']} piece" + "s" * (facts["pieces"] != 1)
-    return f"volume {facts['volume']:.3f} · {pieces}"

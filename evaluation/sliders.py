@@ -15,7 +15,7 @@ from evaluation.embedding_map import look_of
 from evaluation.meshes import level_sets
 from evaluation.plots import PREDICTED, WEIGHTS
 from evaluation.prep_images import line_pictures
-from evaluation.shape_views import caption, mesh_trace
+from evaluation.shape_views import mesh_trace
 from models.siren import SirenNets
 
 Spec = dict[str, Any]  # what the page's JavaScript draws
@@ -35,14 +35,22 @@ def curve(
 def slider(
     embedded: Embedded, ends: list[int], y: Spec, curves: list[Spec], moves: Spec, meshes: Sequence[list[Spec]] = ()
 ) -> Spec:
-    """The slider, and the chart beside it, whose vertical axis is `y`."""
+    """The slider, and the chart beside it, whose vertical axis is `y`.
+
+    `moves` holds `gamma`, K numbers; `columns`, names; `readouts`, rows of a table, each with K texts a column; `preps`.
+    `meshes`, K pairs, are what two views show.
+    """
     chart = {"x": {"label": "interpolation factor γ", "short": "γ"}, "y": y, "series": curves}
     names = [embedded.paths[i].stem for i in ends]
     return {"ends": ends, "names": names, "chart": chart, "moves": {**moves, "meshes": list(meshes)}}
 
 
+def as_texts(values: Sequence[float | None], form: str) -> list[str]:
+    return ["none" if value is None else form.format(value) for value in values]
+
+
 def percent(values: Sequence[float]) -> list[str]:
-    return [f"{value:.1f} %" for value in values]
+    return as_texts(values, "{:.1f} %")
 
 
 def single_slider(embedded: Embedded, line: Spec, made_by: str) -> Spec:
@@ -57,10 +65,8 @@ def single_slider(embedded: Embedded, line: Spec, made_by: str) -> Spec:
     ]
     moves = {
         "gamma": gamma,
-        "readouts": [
-            {"name": "accuracy, latent interpolation", "values": percent(latent)},
-            {"name": "accuracy, weight interpolation", "values": percent(weight)},
-        ],
+        "columns": ["latent", "weights"],
+        "readouts": [{"name": "test accuracy", "values": [percent(latent), percent(weight)]}],
         "preps": line_pictures({LATENT: decoded, AVERAGED: averaged}, size),
     }
     return slider(embedded, ends, ACCURACY, curves, moves)
@@ -77,9 +83,10 @@ def multi_slider(embedded: Embedded, sizes: list[int], line: Spec, made_by: str)
         curves.append({**curve(names[class_id], *zip(*points), *look_of(class_id)), "line": False})
     moves = {
         "gamma": gamma,
+        "columns": ["latent"],
         "readouts": [
-            {"name": "accuracy", "values": percent(accuracy)},
-            {"name": "ClassId", "values": [f"{class_id}, {names[class_id]}" for class_id in class_ids]},
+            {"name": "test accuracy", "values": [percent(accuracy)]},
+            {"name": "ClassId", "values": [[f"{class_id}, {names[class_id]}" for class_id in class_ids]]},
         ],
         "preps": line_pictures({LATENT: decoded}, max(sizes)),
     }
@@ -94,24 +101,30 @@ def mlp_slider(embedded: Embedded, nets: SirenNets, line: Spec, resolution: int,
     ends = [embedded.place(line[end], made_by) for end in ("from", "to")]
     gamma, size, device = line["gamma"], nets.num_parameters, embedded.embeddings.device
     decoded, averaged = embedded.along(ends, gamma, [size] * len(gamma))
-    curves, readouts, meshes = [], [], []
-    for space, name, rows, color, look in (
-        ("latent", "latent", decoded, PREDICTED, ("var(--predicted)", "diamond")),
-        ("weights", "weight", averaged, WEIGHTS, ("var(--weights)", "circle")),
+    curves, meshes = [], []
+    for space, rows, color, look in (
+        ("latent", decoded, PREDICTED, ("var(--predicted)", "diamond")),
+        ("weights", averaged, WEIGHTS, ("var(--weights)", "circle")),
     ):
-        batch, found = torch.from_numpy(np.stack(rows)).to(device), line[space]
+        batch = torch.from_numpy(np.stack(rows)).to(device)
         surfaces = level_sets(lambda points, batch=batch: nets.run(batch, points), resolution, device)
-        meshes.append([mesh_trace(mesh, color) for mesh in surfaces])
-        facts = [dict(volume=v, pieces=pieces, faces=pieces) for v, pieces in zip(found["volume"], found["pieces"])]
-        readouts.append({"name": f"{name} interpolation", "values": [caption(each) for each in facts]})
+        meshes.append([{"trace": mesh_trace(mesh, color), "empty": not len(mesh.faces)} for mesh in surfaces])
         for which in ("start", "end"):
-            far = found[f"chamfer_to_{which}"]
-            curves.append(curve(f"{name}, to the {which}", gamma, far, *look, dash=which == "end"))
-            said = ["none" if each is None else f"{each:.4f}" for each in far]
-            readouts.append({"name": f"– Chamfer distance to the {which}", "values": said})
+            far = line[space][f"chamfer_to_{which}"]
+            curves.append(curve(f"{space}, to the {which}", gamma, far, *look, dash=which == "end"))
+    said = {
+        "volume": ("volume (cubic units)", "{:.3f}"),
+        "pieces": ("pieces", "{}"),
+        "chamfer_to_start": ("Chamfer distance to the start (units)", "{:.4f}"),
+        "chamfer_to_end": ("Chamfer distance to the end (units)", "{:.4f}"),
+    }
     moves = {
         "gamma": gamma,
-        "readouts": readouts,
+        "columns": ["latent", "weights"],
+        "readouts": [
+            {"name": what, "values": [as_texts(line[space][name], form) for space in ("latent", "weights")]}
+            for name, (what, form) in said.items()
+        ],
         "preps": line_pictures({LATENT: decoded, AVERAGED: averaged}, size),
     }
     distance = {"label": "Chamfer distance (units)", "log": True}

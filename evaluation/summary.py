@@ -271,7 +271,7 @@ def summary(run_dir: Path) -> Numbers:
 def as_text(value: float) -> str:
     if isinstance(value, int):
         return str(value)
-    return "–" if np.isnan(value) else f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value:.2f}"
+    return "–" if np.isnan(value) else f"{value:.4f}" if 0 < abs(value) < 0.01 else f"{value:.2f}"
 
 
 def print_summary(run_dir: Path) -> None:

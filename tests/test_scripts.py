@@ -13,7 +13,7 @@ import interpolate_single_arch
 import train_single_arch
 import visualize_prep
 from data.nets import read_instance, read_list
-from evaluation import report
+from evaluation.summary import print_summary
 from evaluation.plots import near_square
 from models.errors import InputError
 from tests import miniature
@@ -132,7 +132,7 @@ def test_near_square(elements, shape):
 
 
 def test_summary_table(run_dir, capsys):
-    report.main(run_dir)
+    print_summary(run_dir)
     out = capsys.readouterr().out
     assert "correlation" in out and "eval_single.png" in out
 

@@ -17,7 +17,7 @@ import train_latspace_single
 import train_multi_arch
 from data import load
 from data.nets import read_instance, read_list
-from evaluation import report
+from evaluation.summary import print_summary
 from evaluation.accuracy import accuracy, where_right
 from evaluation.interpolation import share_out_of_order
 from models.errors import InputError
@@ -223,7 +223,7 @@ def test_search_from_the_weakest_single_architecture_instance(root, runs):
 
 def test_summary_tables(runs, capsys):
     for setting in ("multi", "missing", "single"):
-        report.main(runs / setting)
+        print_summary(runs / setting)
         out = capsys.readouterr().out
         assert "optimized" in out and ".png" in out
         assert setting == "single" or ("resnet8 at gamma 0.67" in out and "ClassId right" in out)
