@@ -6,7 +6,7 @@
 
 The page has the numbers beside the paper's, all figures, training curves, PReps of test instances, a slider along gamma and a
 map of all embeddings; what is missing is named with the command that makes it. It opens without a network. Needs any of
-the other scripts' results. Writes runs/<dataset>/report.html. Takes 10 seconds on photos (single), 2 CPU cores."""
+the other scripts' results. Writes runs/<dataset>/report.html. Takes 12 seconds on photos (single), 2 CPU cores."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,13 +84,16 @@ def commands(config: Config, templates: tuple[str, ...]) -> list[str]:
 def section(config: Config, name: str, run_dir: Path) -> dict[str, Any]:
     """What the page shows of a setting. Panels that cannot be computed are named, with the reason, as missing."""
     setting, parts = SETTINGS[name], read_parts(run_dir)
+    numbers = tables(dataset_name(config.dataset), run_dir, parts)
     missing = [(part.title, commands(config, part.commands)) for part in setting.parts if part not in parts]
     made = {f"{part.name}.json": results for part, results in parts.items()}
     computed: dict[str, Any] = {}
     try:
         checkpoint = checkpoint_of(made, run_dir)
         saved = load_checkpoint(checkpoint, commands(config, setting.training)[-1])
-        made[checkpoint.name] = {"config": saved.get("constants"), "versions": saved.get("versions")}
+        constants = saved.get("constants")  # the original release's checkpoints have none
+        constants = constants if isinstance(constants, dict) else {}
+        made[checkpoint.name] = {"config": constants, "versions": saved.get("versions")}
         computed = panels(config, name, checkpoint, made)
     except InputError as error:
         missing.append((str(error), []))
@@ -98,7 +101,7 @@ def section(config: Config, name: str, run_dir: Path) -> dict[str, Any]:
         "name": name,
         "title": setting.title,
         "about": setting.about,
-        "tables": tables(dataset_name(config.dataset), run_dir, parts),
+        "tables": numbers,
         **computed,
         "curves": training_curves(run_dir),
         "figures": figures(run_dir),
@@ -118,8 +121,7 @@ def panels(config: Config, name: str, checkpoint: Path, made: dict[str, dict[str
     """Slider, map and PReps of a setting. Raises InputError where something is missing, naming what makes it."""
     setting, slider = SETTINGS[name], None
     if name == "single":
-        constants = made[checkpoint.name]["config"] or {}
-        architecture = constants.get("architecture", "resnet8")
+        architecture = made[checkpoint.name]["config"].get("architecture", "resnet8")
         embedded = embed_single(EvaluationConfig(config.dataset, architecture, checkpoint, config.folders))
         line, color_by = made.get("interpolate_single_arch.json"), "accuracy"
         if line:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from evaluation.summary import summary as summary_of
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -167,7 +167,7 @@ function chart(box) {
     const {px, py, label} = placed[i];
     element(svg, "circle", {class: "told", cx: px, cy: py, r: 8});
     tip.textContent = label;
-    const over = svg.offsetTop + py;
+    const over = svg.getBoundingClientRect().top - box.getBoundingClientRect().top + py;
     tip.style.left = `${Math.max(0, Math.min(px - tip.offsetWidth / 2, width - tip.offsetWidth))}px`;
     tip.style.top = `${over > tip.offsetHeight + 14 ? over - tip.offsetHeight - 14 : over + 14}px`;
   }

@@ -64,17 +64,26 @@ def training_curves(run_dir: Path) -> list[dict[str, Any]]:
     return charts
 
 
+def kind(figure: Path) -> str:
+    """Which script's it is; that of held-out shapes has a name of its own."""
+    return figure.stem.removesuffix("_test")
+
+
 def figures(run_dir: Path) -> list[dict[str, Any]]:
     """Every PNG of a run folder as a data URI. Raises InputError for one that is none."""
     found = []
-    for path in sorted(run_dir.glob("*.png")):
+    known = list(ALTERNATIVES)
+    paths = sorted(
+        run_dir.glob("*.png"), key=lambda path: (known.index(kind(path)) if kind(path) in known else len(known), path)
+    )
+    for path in paths:
         try:
             with Image.open(path) as image:
                 width, height = image.size
         except OSError:
             raise InputError(f"{path} is no image; delete it, or make it again") from None
         source = data_uri(path.read_bytes())
-        alternative = ALTERNATIVES.get(path.stem.removesuffix("_test"), f"figure {path.stem}")
+        alternative = ALTERNATIVES.get(kind(path), f"figure {path.stem}")
         # of 200 pixels an inch, shown at 96 CSS pixels to the inch, a little larger
         size = {"width": round(width * 0.6), "height": round(height * 0.6)}
         found.append({"name": path.name, "source": source, "alt": alternative, **size})

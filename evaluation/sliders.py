@@ -41,7 +41,7 @@ def slider(
     `meshes`, K pairs, are what two views show.
     """
     chart = {"x": {"label": "interpolation factor γ", "short": "γ"}, "y": y, "series": curves}
-    names = [embedded.paths[i].stem for i in ends]
+    names = [f"{embedded.paths[i].stem} ({embedded.architectures[i]})" for i in ends]
     return {"ends": ends, "names": names, "chart": chart, "moves": {**moves, "meshes": list(meshes)}}
 
 

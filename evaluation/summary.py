@@ -17,12 +17,13 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class Part:
-    """One result of a setting, `<name>.json`, the commands that make it, and its numbers."""
+    """One result of a setting, `<name>.json`, the commands that make it, its numbers, and what else the file holds."""
 
     name: str
     title: str
     commands: tuple[str, ...]  # {preset} is filled in
     numbers: Callable[[dict[str, Any]], Numbers]
+    keys: tuple[str, ...] = ()  # that the report needs beside the numbers
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def of_several(setting: str) -> tuple[Part, ...]:
             "From the lowest ClassId to the highest (Fig. 5)",
             (f"python interpolate_multi_arch.py {where}",),
             multi_line,
+            ("gamma", "accuracy", "from", "to"),
         ),
         Part("eval_latspace_multi", "Latent space optimization (Table I)", search, multi_search),
     )
@@ -162,6 +164,7 @@ SETTINGS = {
                 "From the weakest to the strongest (Fig. 3b, 3d)",
                 ("python interpolate_single_arch.py {preset}",),
                 single_line,
+                ("from", "to"),
             ),
             Part(
                 "eval_latspace_single",
@@ -205,6 +208,7 @@ SETTINGS = {
                 "From one shape to another (Fig. 4)",
                 ("python interpolate_mlps.py {preset}",),
                 shape_lines,
+                ("gamma", "latent", "weights", "from", "to"),
             ),
         ),
     ),
@@ -254,10 +258,12 @@ def read_parts(run_dir: Path) -> dict[Part, dict[str, Any]]:
 def numbers_of(part: Part, results: dict[str, Any], run_dir: Path) -> Numbers:
     """Raises InputError, naming the file, for results that lack something or hold what is no number."""
     try:
+        for key in part.keys:
+            results[key]
         return part.numbers(results)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError(
-            f"{run_dir / part.name}.json lacks numbers ({type(error).__name__}: {error}); "
+            f"{run_dir / part.name}.json lacks something ({type(error).__name__}: {error}); "
             f"make it again with: {part.commands[-1].format(preset=run_dir.parent.name)}"
         ) from None
 

@@ -179,6 +179,13 @@ def test_the_map_names_the_instance_under_the_pointer_and_the_one_that_keys_reac
     accuracy = results(root, "photos", "single", "eval_single")["target_accuracy"][-1]
     assert tip.inner_text().splitlines()[0] == entries["test"][-1].path.stem
     assert "test · resnet8" in tip.inner_text() and f"{accuracy:.1f} %" in tip.inner_text()
+    told = tip.bounding_box()
+    beside = [
+        told["y"] + told["height"] - box["y"],
+        box["y"] + box["height"] - told["y"],
+    ]  # pixels it reaches past the mark
+    assert min(abs(each) for each in beside) < 25
+    assert told["x"] - 1 <= box["x"] + box["width"] / 2 <= told["x"] + told["width"] + 1
     page.mouse.move(0, 0)
     assert tip.is_hidden()
     chart.focus()
@@ -196,8 +203,7 @@ def test_pointing_at_a_curve_reads_it(open_page, paths, root):
     assert name == "loss" and float(value) == pytest.approx(lines[-1]["loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["photos", "chairs"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("name", "scheme"), [("photos", "light"), ("photos", "dark"), ("chairs", "dark")])
 def test_nothing_sticks_out_and_everything_has_a_text(open_page, paths, name, scheme):
     for size in (WIDE, NARROW):
         page = open_page(paths[name], size, scheme)
@@ -378,6 +384,12 @@ def test_broken_results_are_refused_by_name(root):
         )
     with changed(single / "eval_single.json", '{"target_accuracy": [1]}'):
         refused("report", *flags, cwd=root, match=("eval_single.json lacks", "predicted_accuracy"))
+    line = results(root, "photos", "single", "interpolate_single_arch")
+    with changed(single / "interpolate_single_arch.json", json.dumps({**line, "from": "elsewhere/a.pt"})):
+        assert "elsewhere/a.pt, an end of the line" in report.main(config(root, "photos")).read_text()
+    del line["from"]
+    with changed(single / "interpolate_single_arch.json", json.dumps(line)):
+        refused("report", *flags, cwd=root, match=("interpolate_single_arch.json lacks", "from"))
     with changed(single / "eval_single.png", "no image"):
         refused("report", *flags, cwd=root, match="eval_single.png is no image")
     with changed(single / "scalars.jsonl", "{}\n"):

@@ -13,8 +13,8 @@ import interpolate_single_arch
 import train_single_arch
 import visualize_prep
 from data.nets import read_instance, read_list
-from evaluation.summary import print_summary
 from evaluation.plots import near_square
+from evaluation.summary import print_summary
 from models.errors import InputError
 from tests import miniature
 
