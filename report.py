@@ -87,7 +87,7 @@ def section(config: Config, name: str, run_dir: Path) -> dict[str, Any]:
     numbers = tables(dataset_name(config.dataset), run_dir, parts)
     missing = [(part.title, commands(config, part.commands)) for part in setting.parts if part not in parts]
     made = {f"{part.name}.json": results for part, results in parts.items()}
-    computed: dict[str, Any] = {}
+    computed: dict[str, Any] = dict.fromkeys(("slider", "map", "preps"))
     try:
         checkpoint = checkpoint_of(made, run_dir)
         saved = load_checkpoint(checkpoint, commands(config, setting.training)[-1])

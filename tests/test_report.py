@@ -69,6 +69,7 @@ def open_page(browser):
 
     def open_one(path, size=WIDE, scheme="light"):
         context = browser.new_context(viewport=size, color_scheme=scheme, offline=True)
+        context.set_default_timeout(120_000)
         contexts.append(context)
 
         def answer(route):
@@ -98,7 +99,6 @@ def move(section, step):
     section.page.wait_for_function(
         "([id, step]) => document.getElementById(id).dataset.shown === step",
         arg=[section.get_attribute("id"), str(step)],
-        timeout=120_000,
     )
 
 
@@ -207,7 +207,7 @@ def test_pointing_at_a_curve_reads_it(open_page, paths, root):
 def test_nothing_sticks_out_and_everything_has_a_text(open_page, paths, name, scheme):
     for size in (WIDE, NARROW):
         page = open_page(paths[name], size, scheme)
-        page.wait_for_selector("section[data-shown]", timeout=120_000)
+        page.wait_for_selector("section[data-shown]")
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
         assert all(image.get_attribute("alt") for image in page.locator("img").all())
         assert page.locator(".chart > svg").count() == page.locator(".chart > svg[aria-label]").count() > 3
