@@ -69,7 +69,7 @@ def open_page(browser):
 
     def open_one(path, size=WIDE, scheme="light"):
         context = browser.new_context(viewport=size, color_scheme=scheme, offline=True)
-        context.set_default_timeout(120_000)
+        context.set_default_timeout(120_000)  # WebGL without a graphics card, on a machine that is busy
         contexts.append(context)
 
         def answer(route):
