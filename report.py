@@ -6,7 +6,7 @@
 
 The page has the numbers beside the paper's, all figures, training curves, PReps of test instances, a slider along gamma and a
 map of all embeddings; what is missing is named with the command that makes it. It opens without a network. Needs any of
-the other scripts' results. Writes runs/<dataset>/report.html. Takes 12 seconds on photos (single), 2 CPU cores."""
+the other scripts' results. Writes runs/<dataset>/report.html. Takes 20 seconds of one CPU core on photos (single, multi)."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
