@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(RUN) eval_single.py
 	$(RUN) interpolate_single_arch.py
 	$(RUN) visualize_prep.py
-	$(RUN) -m evaluation.report runs/photos/single
+	$(RUN) report.py photos
 
 demo-multi: $(VENV)/installed
 	$(RUN) create_nets_dataset_single.py
@@ -29,13 +29,13 @@ demo-multi: $(VENV)/installed
 	$(RUN) eval_latspace_single.py
 	$(RUN) train_latspace_multi.py
 	$(RUN) eval_latspace_multi.py
-	$(RUN) -m evaluation.report runs/photos/multi runs/photos/missing runs/photos/single
+	$(RUN) report.py photos
 
 demo-3d: $(VENV)/installed
 	$(RUN) create_mlp_dataset.py
 	$(RUN) train_mlps.py
 	$(RUN) interpolate_mlps.py
-	$(RUN) -m evaluation.report runs/chairs/mlps
+	$(RUN) report.py chairs
 
 test: $(VENV)/installed
 	$(RUN) -m pytest

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.report import single_summary
+from evaluation.summary import summary as summary_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = (
@@ -36,7 +36,7 @@ def main() -> None:
                 cwd=folder,
                 check=True,
             )
-        summary = single_summary(folder / "runs" / "photos" / "single")
+        summary = summary_of(folder / "runs" / "photos" / "single")
         summaries.append(summary)
         print(
             f"seed {seed}, {time.perf_counter() - start:.0f} s: "

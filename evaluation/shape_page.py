@@ -7,30 +7,14 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
-import plotly.graph_objects as go
 import trimesh
-from matplotlib.colors import to_hex
 from plotly.offline import get_plotlyjs
 
 from data.files import write_text
 from evaluation.plots import PREDICTED, WEIGHTS
-from evaluation.shape_plots import tinted
+from evaluation.shape_views import SCRIPT, mesh_trace
 
 TEMPLATE = Path(__file__).with_name("shape_page.html")
-LIGHTING = dict(ambient=0.45, diffuse=0.65, specular=0.05, roughness=0.7, fresnel=0.0)
-LIGHT_POSITION = dict(x=-50, y=80, z=0.5)  # right, up and depth in the picture's own coordinates, chosen by eye
-
-
-def mesh_trace(mesh: trimesh.Trimesh, color: str) -> dict:
-    """A mesh for plotly, whose vertical axis is z: (x, y, z) becomes (x, -z, y). Arrays are base64."""
-    x, y, z = mesh.vertices.astype(np.float32).T
-    # the narrowest integers that hold the indices: they are half of the page
-    i, j, k = mesh.faces.astype(np.min_scalar_type(len(mesh.vertices))).T
-    corners = dict(x=x, y=-z, z=y, i=i, j=j, k=k)
-    trace = go.Mesh3d(
-        **corners, color=to_hex(tinted(color)), lighting=LIGHTING, lightposition=LIGHT_POSITION, hoverinfo="skip"
-    )
-    return json.loads(go.Figure(trace).to_json())["data"][0]
 
 
 def caption(facts: dict[str, float]) -> str:
@@ -67,6 +51,7 @@ def write_shape_page(
         title=html.escape(title),
         last=len(steps) - 1,
         plotly=get_plotlyjs(),
+        views=SCRIPT.read_text(encoding="utf-8"),
         steps=json.dumps(steps),
     )
     write_text(path, page)

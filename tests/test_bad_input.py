@@ -30,6 +30,7 @@ SCRIPTS = (
     "train_latspace_multi",
     "eval_latspace_single",
     "eval_latspace_multi",
+    "report",
 )
 SHAPE_SCRIPTS = ("create_mlp_dataset", "train_mlps", "interpolate_mlps")
 EITHER_SCRIPTS = ("import_instances", "export")

@@ -22,7 +22,7 @@ import create_mlp_dataset
 import create_nets_dataset_multi
 import train_multi_arch
 from data import load
-from evaluation import report
+from evaluation.summary import print_summary
 from models.errors import InputError
 from tests import miniature
 from tests.test_bad_input import refused
@@ -727,4 +727,4 @@ def test_results_that_are_none_are_refused(tmp_path):
     for content in ("", "[1]", "{"):
         path.write_text(content)
         with pytest.raises(InputError, match="eval_single.json is no JSON object; make it again with"):
-            report.main(path.parent)
+            print_summary(path.parent)

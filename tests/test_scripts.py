@@ -14,8 +14,8 @@ import train_single_arch
 import visualize_prep
 from data.instance_files import read_instance
 from data.nets import read_list
-from evaluation import report
 from evaluation.plots import near_square
+from evaluation.summary import print_summary
 from models.errors import InputError
 from tests import miniature
 
@@ -133,7 +133,7 @@ def test_near_square(elements, shape):
 
 
 def test_summary_table(run_dir, capsys):
-    report.main(run_dir)
+    print_summary(run_dir)
     out = capsys.readouterr().out
     assert "correlation" in out and "eval_single.png" in out
 

@@ -1,6 +1,7 @@
 """The scripts of the multi-architecture experiments and of latent space optimization, end to end in miniature."""
 
 import json
+import re
 
 import matplotlib
 import numpy as np
@@ -12,15 +13,16 @@ import create_nets_dataset_multi
 import eval_latspace_multi
 import eval_multi
 import interpolate_multi_arch
+import report
 import train_latspace_multi
 import train_latspace_single
 import train_multi_arch
 from data import load
 from data.instance_files import read_instance
 from data.nets import read_list
-from evaluation import report
 from evaluation.accuracy import accuracy, where_right
 from evaluation.interpolation import share_out_of_order
+from evaluation.summary import print_summary
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
 from models.registry import ARCHITECTURES
@@ -222,9 +224,28 @@ def test_search_from_the_weakest_single_architecture_instance(root, runs):
     assert "| optimized |" in (runs / "single/eval_latspace_single.md").read_text()
 
 
+def test_the_report_shows_accuracies_class_ids_and_all_instances(root, runs):
+    page = report.main(miniature.look_config(report, root)).read_text()
+    sliders = [json.loads(spec) for spec in re.findall(r"<input type=\"range\".*?data-spec='(.*?)'", page)]
+    maps = [json.loads(spec) for spec in re.findall(r"class=\"chart map.*?data-spec='(.*?)'", page)]
+    assert len(sliders) == len(maps) == 3
+    for setting, slider, embeddings in zip(("single", "multi", "missing"), sliders, maps):
+        number = sum(len(entries(root, setting, split)) for split in ("train", "val", "test"))
+        assert len(embeddings["points"]) == number
+        if setting == "single":
+            continue
+        line = results(runs, setting, "interpolate_multi_arch")
+        accuracies, class_ids = (row["values"][0] for row in slider["readouts"])
+        assert accuracies == [f"{value:.1f} %" for value in line["accuracy"]]
+        assert class_ids == [f"{class_id}, {NAMES[class_id]}" for class_id in line["class_id"]]
+        assert len(slider["preps"][0]["sources"]) == len(line["gamma"]) == 100
+        colors = {point["label"].split(" · ")[1]: (point["color"], point["mark"]) for point in embeddings["points"]}
+        assert len(set(colors.values())) == len(colors) == (4 if setting == "multi" else 2)
+
+
 def test_summary_tables(runs, capsys):
     for setting in ("multi", "missing", "single"):
-        report.main(runs / setting)
+        print_summary(runs / setting)
         out = capsys.readouterr().out
         assert "optimized" in out and ".png" in out
         assert setting == "single" or ("resnet8 at gamma 0.67" in out and "ClassId right" in out)

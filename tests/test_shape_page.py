@@ -9,7 +9,8 @@ import torch
 import trimesh
 
 from evaluation.meshes import level_set, mesh_facts
-from evaluation.shape_page import mesh_trace, write_shape_page
+from evaluation.shape_page import write_shape_page
+from evaluation.shape_views import mesh_trace
 
 BROWSER = next((path for path in map(shutil.which, ("chromium", "google-chrome", "chromium-browser")) if path), None)
 FLAGS = [
@@ -54,6 +55,7 @@ def page(page_path):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
         context = browser.new_context(viewport=WIDE, offline=True)
+        context.set_default_timeout(120_000)  # WebGL without a graphics card, on a machine that is busy
 
         def answer(route):
             if route.request.url == page_path.as_uri():
@@ -67,7 +69,7 @@ def page(page_path):
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
         page.goto(page_path.as_uri())
-        page.wait_for_function("shown === 0 && !drawing", timeout=120_000)
+        page.wait_for_function("shown === 0 && !drawing")
         yield page
         browser.close()
     assert not wrong

@@ -1,0 +1,291 @@
+"""What was found, as numbers, from the JSON files that the scripts leave in a run folder; and what the paper found."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from data.files import read_json
+from evaluation.interpolation import share_out_of_order
+from models.errors import InputError
+
+Numbers = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One result of a setting, `<name>.json`, the commands that make it, its numbers, and what else the file holds."""
+
+    name: str
+    title: str
+    commands: tuple[str, ...]  # {preset} is filled in
+    numbers: Callable[[dict[str, Any]], Numbers]
+    keys: tuple[str, ...] = ()  # that the report needs beside the numbers
+
+
+@dataclass(frozen=True)
+class Setting:
+    title: str
+    about: str
+    training: tuple[str, ...]  # commands that make the instances and train NetSpace
+    parts: tuple[Part, ...]
+
+
+def single_fidelity(results: dict[str, Any]) -> Numbers:
+    target, predicted = np.array(results["target_accuracy"]), np.array(results["predicted_accuracy"])
+    return {
+        "unseen test instances": len(target),
+        "lowest target accuracy (%)": target.min(),
+        "highest target accuracy (%)": target.max(),
+        "correlation, predicted with target": np.corrcoef(target, predicted)[0, 1],
+        "mean |target - predicted| (points)": np.abs(target - predicted).mean(),
+    }
+
+
+def single_line(results: dict[str, Any]) -> Numbers:
+    latent, weights = np.array(results["latent_accuracy"]), np.array(results["weight_accuracy"])
+    return {
+        "latent interpolation, Spearman with gamma": spearmanr(results["gamma"], latent).statistic,
+        "latent above weight interpolation, mean (points)": (latent - weights).mean(),
+    }
+
+
+def single_search(results: dict[str, Any]) -> Numbers:
+    return {f"{name}, test accuracy (%)": results[f"{name}_accuracy"] for name in ("initial", "optimized", "teacher")}
+
+
+def multi_fidelity(results: dict[str, Any]) -> Numbers:
+    class_ids, predicted_ids = (np.array(results[f"{which}_class_id"]) for which in ("target", "predicted"))
+    target, predicted = (np.array(results[f"{which}_accuracy"]) for which in ("target", "predicted"))
+    numbers = {
+        "unseen test instances": len(target),
+        "ClassId right (%)": 100 * (class_ids == predicted_ids).mean(),
+    }
+    for class_id in np.unique(class_ids):
+        name, mine = results["architectures"][class_id], class_ids == class_id
+        numbers[f"{name}: mean target accuracy (%)"] = target[mine].mean()
+        numbers[f"{name}: mean predicted accuracy (%)"] = predicted[mine].mean()
+    return numbers
+
+
+def multi_line(results: dict[str, Any]) -> Numbers:
+    names, pairs = results["architectures"], results["all_pairs"]
+    numbers = {
+        "points out of order, median pair (%)": 100 * share_out_of_order(results["class_id"]),
+        f"every architecture appears, {pairs['pairs']} pairs (%)": 100 * pairs["all_appear"],
+        f"points out of order, {pairs['pairs']} pairs (%)": 100 * pairs["out_of_order_mean"],
+    }
+    for class_id, at in pairs["at_gamma"].items():
+        where = f"{names[int(class_id)]} at gamma {at['gamma']:.2f}"
+        numbers[f"{where}: ClassId right (%)"] = 100 * at["right_class_ids"]
+        numbers[f"{where}: mean accuracy (%)"] = at["accuracy_mean"]
+        numbers[f"{where}: trained ones have (%)"] = at["trained_accuracy_mean"]
+    return numbers
+
+
+def multi_search(results: dict[str, Any]) -> Numbers:
+    class_ids = np.array(results["class_id"])
+    numbers = {"ClassId as wished (%)": 100 * (class_ids == np.array(results["predicted_class_id"])).mean()}
+    for class_id in np.unique(class_ids):
+        for name in ("initial", "optimized"):
+            accuracy = np.array(results[f"{name}_accuracy"])[class_ids == class_id].mean()
+            numbers[f"{results['architectures'][class_id]}, {name}: test accuracy (%)"] = accuracy
+    return numbers
+
+
+def shape_fits(results: dict[str, Any]) -> Numbers:
+    numbers: Numbers = {"SIRENs": len(results["fits"])}
+    kinds = {"closeness": "closeness to the true distance", "chamfer": "Chamfer distance to the true mesh"}
+    for kind, what in kinds.items():
+        values = [fit[kind] for fit in results["fits"].values() if kind in fit]
+        if values:
+            numbers[f"{what}, median"] = float(np.median(values))
+    return numbers
+
+
+def shape_closeness(results: dict[str, Any]) -> Numbers:
+    numbers: Numbers = {}
+    for split, what in (("train", "training"), ("test", "held-out")):
+        values = results["closeness"][split]
+        numbers[f"{what} SIRENs"] = len(values)
+        numbers[f"closeness to {what} SIRENs, mean"] = float(np.mean(values))
+    return numbers
+
+
+def shape_lines(results: dict[str, Any]) -> Numbers:
+    numbers: Numbers = {}
+    for space, found in results["summary"].items():
+        numbers[f"{space}: empty meshes"] = found["empty"]
+        numbers[f"{space}: pieces, mean"] = found["pieces"]
+        for which in ("start", "end"):
+            if found[which] is not None:
+                numbers[f"{space}: Spearman of gamma with distance to the {which}"] = found[which]
+    return numbers
+
+
+def of_several(setting: str) -> tuple[Part, ...]:
+    where = f"{{preset}} --setting {setting}"
+    search = tuple(f"python {script}_latspace_multi.py {where}" for script in ("train", "eval"))
+    return (
+        Part(
+            "eval_multi",
+            "Predicted beside target instances (Fig. 5 left)",
+            (f"python eval_multi.py {where}",),
+            multi_fidelity,
+        ),
+        Part(
+            "interpolate_multi_arch",
+            "From the lowest ClassId to the highest (Fig. 5)",
+            (f"python interpolate_multi_arch.py {where}",),
+            multi_line,
+            ("gamma", "accuracy", "from", "to"),
+        ),
+        Part("eval_latspace_multi", "Latent space optimization (Table I)", search, multi_search),
+    )
+
+
+SETTINGS = {
+    "single": Setting(
+        "Single architecture",
+        "Instances of one architecture, trained for longer and shorter, and what NetSpace predicts from their embeddings.",
+        ("python create_nets_dataset_single.py {preset}", "python train_single_arch.py {preset}"),
+        (
+            Part(
+                "eval_single",
+                "Predicted beside target instances (Fig. 3a, 3c)",
+                ("python eval_single.py {preset}",),
+                single_fidelity,
+            ),
+            Part(
+                "interpolate_single_arch",
+                "From the weakest to the strongest (Fig. 3b, 3d)",
+                ("python interpolate_single_arch.py {preset}",),
+                single_line,
+                ("from", "to"),
+            ),
+            Part(
+                "eval_latspace_single",
+                "Latent space optimization (Table I)",
+                ("python train_latspace_single.py {preset}", "python eval_latspace_single.py {preset}"),
+                single_search,
+            ),
+        ),
+    ),
+    "multi": Setting(
+        "Several architectures",
+        "One latent space for instances of all architectures; a classifier tells which one an embedding is of.",
+        ("python create_nets_dataset_multi.py {preset}", "python train_multi_arch.py {preset}"),
+        of_several("multi"),
+    ),
+    "missing": Setting(
+        "Unseen architectures",
+        "NetSpace has seen only the smallest and the largest architecture; those between come out along the line.",
+        ("python create_nets_dataset_multi.py {preset}", "python train_multi_arch.py {preset} --setting missing"),
+        of_several("missing"),
+    ),
+    "mlps": Setting(
+        "Shapes",
+        "SIRENs, each the signed distance function of one shape, and what NetSpace predicts from their embeddings.",
+        ("python create_mlp_dataset.py {preset}", "python train_mlps.py {preset}"),
+        (
+            Part(
+                "create_mlp_dataset",
+                "SIRENs beside their shapes",
+                ("python create_mlp_dataset.py {preset}",),
+                shape_fits,
+            ),
+            Part(
+                "train_mlps",
+                "Predicted beside target SIRENs",
+                ("python train_mlps.py {preset}",),
+                shape_closeness,
+            ),
+            Part(
+                "interpolate_mlps",
+                "From one shape to another (Fig. 4)",
+                ("python interpolate_mlps.py {preset}",),
+                shape_lines,
+                ("gamma", "latent", "weights", "from", "to"),
+            ),
+        ),
+    ),
+}
+
+ARCHITECTURES = ("lenetlike", "vanilla_cnn", "resnet8", "resnet32")
+
+
+def paper_targets(*accuracies: float) -> Numbers:
+    return {f"{name}: mean target accuracy (%)": value for name, value in zip(ARCHITECTURES, accuracies)}
+
+
+# By data set and setting; Fig. 3 and 5 are curves, of which the paper has no numbers.
+PAPER: dict[tuple[str, str], Numbers] = {
+    ("cifar10", "single"): {"highest target accuracy (%)": 82.79},
+    **{("cifar10", setting): paper_targets(70.87, 79.77, 87.13, 92.70) for setting in ("multi", "missing")},
+    ("tiny-imagenet-200", "single"): {
+        "highest target accuracy (%)": 40.51,
+        "initial, test accuracy (%)": 25.73,
+        "optimized, test accuracy (%)": 35.72,
+    },
+    ("tiny-imagenet-200", "multi"): {
+        **paper_targets(22.13, 31.32, 44.38, 54.81),
+        **dict(
+            zip(
+                [f"{name}, {when}: test accuracy (%)" for name in ARCHITECTURES for when in ("initial", "optimized")],
+                (17.44, 18.55, 22.89, 24.17, 38.81, 42.07, 52.17, 53.13),
+            )
+        ),
+    },
+    ("tiny-imagenet-200", "missing"): paper_targets(22.13, 31.32, 44.38, 54.81),
+    ("deepsdf", "mlps"): {"closeness to training SIRENs, mean": 0.8},
+}
+
+
+def read_parts(run_dir: Path) -> dict[Part, dict[str, Any]]:
+    """The results that are in a run folder, `runs/<dataset>/<setting>`. Raises InputError for a file that is no JSON object."""
+    there = [part for part in SETTINGS[run_dir.name].parts if (run_dir / f"{part.name}.json").is_file()]
+    return {
+        part: read_json(
+            run_dir / f"{part.name}.json", f"make it again with: {part.commands[-1].format(preset=run_dir.parent.name)}"
+        )
+        for part in there
+    }
+
+
+def numbers_of(part: Part, results: dict[str, Any], run_dir: Path) -> Numbers:
+    """Raises InputError, naming the file, for results that lack something or hold what is no number."""
+    try:
+        for key in part.keys:
+            results[key]
+        return part.numbers(results)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"{run_dir / part.name}.json lacks something ({type(error).__name__}: {error}); "
+            f"make it again with: {part.commands[-1].format(preset=run_dir.parent.name)}"
+        ) from None
+
+
+def summary(run_dir: Path) -> Numbers:
+    """All numbers of a run folder."""
+    parts = read_parts(run_dir)
+    return {name: value for part in parts for name, value in numbers_of(part, parts[part], run_dir).items()}
+
+
+def as_text(value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return "–" if np.isnan(value) else f"{value:.4f}" if 0 < abs(value) < 0.01 else f"{value:.2f}"
+
+
+def print_summary(run_dir: Path) -> None:
+    """The numbers of every result that is in a run folder, and its figures, in the terminal."""
+    print(f"\n{SETTINGS[run_dir.name].title}, {run_dir}")
+    for part, results in read_parts(run_dir).items():
+        print(f"  {part.title}")
+        for name, value in numbers_of(part, results, run_dir).items():
+            print(f"    {name:<58}{as_text(value):>9}")
+    for path in sorted(run_dir.glob("*.png")):
+        print(f"  {path}  (and .pdf)")
