@@ -22,7 +22,7 @@ from training.runtime import pick_device
 @dataclass(frozen=True)
 class EvaluationConfig:
     dataset: str  # the preset's, or the folder that the instances were made with
-    architecture: str = "resnet8"
+    architecture: str = "resnet8"  # of the instances
     checkpoint: Path | None = None  # runs/<dataset>/single/best.pt unless given; the original release's are read too
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
 
