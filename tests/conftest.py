@@ -38,11 +38,10 @@ def instances_in_float64(name: str, image_shape: tuple[int, int, int], num_class
 
 @pytest.fixture(scope="session")
 def each_script(tmp_path_factory):
-    """A folder in which every script ran in miniature, and what each wrote to stderr."""
-    root = tmp_path_factory.mktemp("each")
+    """What every script wrote, in miniature, by name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
-        return root, miniature.run_each_script(root)
+        return miniature.run_each_script(tmp_path_factory.mktemp("each"))
 
 
 @pytest.fixture(autouse=True)

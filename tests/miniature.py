@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -128,8 +128,16 @@ class Terminal(io.StringIO):
         return True
 
 
-def run_each_script(root: Path) -> dict[str, str]:
-    """Runs every script once, shorter still, and returns what each wrote to stderr: its progress bar."""
+@dataclass(frozen=True)
+class Ran:
+    """What a script wrote: its progress bar, to stderr, and its files, relative to the root."""
+
+    stderr: str
+    files: dict[str, bytes]
+
+
+def run_each_script(root: Path) -> dict[str, Ran]:
+    """Runs every script once, shorter still; by name."""
     few = dict(num_train=(1, 1, 1, 1), num_train_missing=(1, 1), num_val=1, num_test=1)
     short = dict(num_epochs=(2, 2, 2, 2), teacher="lenetlike", teacher_epochs=2)
     search = dict(validate_every=2, patience=1)
@@ -151,12 +159,16 @@ def run_each_script(root: Path) -> dict[str, str]:
         (train_mlps, train_mlps_config(root)),
         (interpolate_mlps, interpolate_mlps_config(root)),
     ]
-    said = {}
+    ran, before = {}, {}
     for script, config in runs:
         with contextlib.redirect_stderr(Terminal()) as stderr:
             script.main(config)
-        said[script.__name__] = stderr.getvalue()
-    return said
+        after = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.name != ".lock"}
+        written = [path for path, time in after.items() if before.get(path) != time]
+        files = {path.relative_to(root).as_posix(): path.read_bytes() for path in written}
+        ran[script.__name__] = Ran(stderr.getvalue(), files)
+        before = after
+    return ran
 
 
 def run_all(root: Path) -> Path:

@@ -49,7 +49,7 @@ def test_help_fits_the_terminal_and_explains_every_constant(script, columns, tmp
     ],
 )
 def test_bars_show_what_one_watches_and_the_time_left(script, watched, each_script):
-    lines = [line for line in each_script[1][script].splitlines() if "<" in line]
+    lines = [line for line in each_script[script].stderr.splitlines() if "<" in line]
     assert all(any(word in line for line in lines) for word in watched)
     assert not any("nan" in line or "inf" in line for line in lines)
     assert any(re.search(r"100%.*<00:00", line) for line in lines)
