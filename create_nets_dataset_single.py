@@ -26,6 +26,7 @@ from data.load import load_images
 from data.nets import Entry, write_lists
 from data.plans import Plan, plan_instances, split_plans
 from evaluation.accuracy import accuracy
+from models.errors import InputError
 from models.instances import ArchitectureOnImages
 from models.registry import get_architecture
 from training.command_line import run_script
@@ -55,6 +56,8 @@ PAPER_EPOCHS = (
 # In steps of 128 images, of which 49 are an epoch of photos: from 0.3 to 18 epochs, denser towards the long end, where
 # accuracy rises slowly.
 PHOTOS_STEPS = tuple(round(15 * 60 ** (i / 32) ** 0.65) for i in range(33))
+# Numbers on the command line; --help does not show these many.
+LENGTHS = tyro.conf.arg(help_behavior_hint="(default: the preset's, in this file)")
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,8 @@ class Config:
     num_train: int = 100  # instances in train.txt
     num_val: int = 16  # in val.txt
     num_test: int = 16  # in test.txt
-    lengths: Annotated[tuple[int, ...], tyro.conf.Suppress] = PAPER_EPOCHS
-    lengths_in: Literal["epochs", "steps"] = "epochs"  # unit of the preset's training lengths, in this file
+    lengths: Annotated[tuple[int, ...], LENGTHS] = PAPER_EPOCHS  # how long instances train, dealt to them evenly
+    lengths_in: Literal["epochs", "steps"] = "epochs"  # their unit
     image_batch: int = 128  # B, images that an instance sees a step
     learning_rate: float = 1e-4  # Adam's, constant
     classifier_start: Literal["paper", "zero"] = "paper"  # PyTorch's default initialization of the last layer, or zeros
@@ -83,6 +86,8 @@ PRESETS = {
 
 
 def main(config: Config) -> None:
+    if not config.lengths:
+        raise InputError("--lengths: give at least one number of epochs or steps")
     device = pick_device()
     images = load_images(config.dataset, config.folders.data_dir, device)
     check_batch(images.train, config.image_batch)

@@ -86,7 +86,7 @@ def main(config: Config) -> None:
     check_prep_shape(prep_shape, nets.num_parameters, config.architecture)
     train, val = (load_split(config.folders, images, "single", split, nets) for split in ("train", "val"))
     val_accuracy = accuracy(nets, val.rows, images.val)
-    hidden = nets.fused.hidden_channels() if config.reorder_channels else []
+    hidden = nets.hidden_channels() if config.reorder_channels else []
 
     net_space = PrepAutoencoder(config.sizes)
     if config.affine_start == "instance":

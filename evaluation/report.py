@@ -7,6 +7,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from data.files import read_json
+from data.load import command
 from evaluation.interpolation import share_out_of_order
 from models.errors import InputError
 
@@ -19,9 +20,10 @@ def read_results(path: Path, made_by: str) -> dict:
 
 def single_summary(run_dir: Path) -> dict[str, float]:
     """The numbers of the single-architecture experiment (paper Fig. 3) from a run folder's JSON files."""
-    made_by = "python {} " + run_dir.parent.name
-    fidelity = read_results(run_dir / "eval_single.json", made_by.format("eval_single.py"))
-    line = read_results(run_dir / "interpolate_single_arch.json", made_by.format("interpolate_single_arch.py"))
+    fidelity, line = (
+        read_results(run_dir / f"{name}.json", command(f"{name}.py", run_dir.parent.name))
+        for name in ("eval_single", "interpolate_single_arch")
+    )
     target, predicted = np.array(fidelity["target_accuracy"]), np.array(fidelity["predicted_accuracy"])
     latent, weights = np.array(line["latent_accuracy"]), np.array(line["weight_accuracy"])
     return {
@@ -37,9 +39,10 @@ def single_summary(run_dir: Path) -> dict[str, float]:
 
 def multi_summary(run_dir: Path) -> dict[str, float]:
     """The numbers of an experiment with several architectures (paper Fig. 5), like single_summary."""
-    made_by = f"python {{}} {run_dir.parent.name} --setting {run_dir.name}"
-    fidelity = read_results(run_dir / "eval_multi.json", made_by.format("eval_multi.py"))
-    line = read_results(run_dir / "interpolate_multi_arch.json", made_by.format("interpolate_multi_arch.py"))
+    fidelity, line = (
+        read_results(run_dir / f"{name}.json", f"{command(f'{name}.py', run_dir.parent.name)} --setting {run_dir.name}")
+        for name in ("eval_multi", "interpolate_multi_arch")
+    )
     names, pairs = fidelity["architectures"], line["all_pairs"]
     class_ids, predicted_ids = (np.array(fidelity[f"{which}_class_id"]) for which in ("target", "predicted"))
     target, predicted = (np.array(fidelity[f"{which}_accuracy"]) for which in ("target", "predicted"))

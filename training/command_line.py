@@ -72,7 +72,8 @@ def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> C
     script = Path(sys.argv[0]).name
     if name not in presets:
         raise InputError(
-            f"unknown preset '{name}'; choose {', '.join(presets)}, as in: python {script} {next(iter(presets))}"
+            f"unknown preset '{name}'; choose {', '.join(presets)}, as in: python {script} {next(iter(presets))}; "
+            "a data set of your own goes with --dataset, after the preset"
         )
     if {"-h", "--help"} & set(arguments):
         of_preset = f"Presets: {', '.join(presets)}. The options below are those of '{name}'. --debug shows tracebacks."
