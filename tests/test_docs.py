@@ -67,6 +67,8 @@ def test_every_script_has_a_page_with_the_same_headings(script):
     assert page.startswith(f"# `{script}.py`\n")
     assert re.findall(r"^## (.*)", page, re.M) == HEADINGS
     assert f"]({script}.md)" in text_of(ROOT / "docs/README.md")
+    assert f"](docs/{script}.md)" in text_of(ROOT / "README.md")
+    assert re.search(rf"^{script}\.py +\w?", text_of(ROOT / "README.md"), re.M), "no line in the README's layout"
     assert 2 <= sum(line.startswith("python ") for line in section(script, "Usage").splitlines()) <= 4
 
 
