@@ -2,9 +2,14 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo demo-multi demo-3d test test-long lint clean-demo
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-multi demo-3d test test-long lint clean-demo
 
-demo: $(VENV)/installed
+help: ## list the targets
+	@echo "What runs Python makes the virtual environment $(VENV) first, if it is missing. Times are on 2 CPU cores."
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed ## 132 small ResNet8 on photos, their NetSpace and its figures, in 5 minutes
 	$(RUN) create_nets_dataset_single.py
 	$(RUN) train_single_arch.py
 	$(RUN) eval_single.py
@@ -12,7 +17,7 @@ demo: $(VENV)/installed
 	$(RUN) visualize_prep.py
 	$(RUN) report.py photos
 
-demo-multi: $(VENV)/installed
+demo-multi: $(VENV)/installed ## every experiment with images on photos: four architectures, two never seen, in 25 minutes
 	$(RUN) create_nets_dataset_single.py
 	$(RUN) train_single_arch.py
 	$(RUN) eval_single.py
@@ -31,24 +36,24 @@ demo-multi: $(VENV)/installed
 	$(RUN) eval_latspace_multi.py
 	$(RUN) report.py photos
 
-demo-3d: $(VENV)/installed
+demo-3d: $(VENV)/installed ## 64 chairs as SIRENs, their NetSpace, shapes along lines, in 15 minutes
 	$(RUN) create_mlp_dataset.py
 	$(RUN) train_mlps.py
 	$(RUN) interpolate_mlps.py
 	$(RUN) report.py chairs
 
-test: $(VENV)/installed
+test: $(VENV)/installed ## the tests, in 10 minutes
 	$(RUN) -m pytest
 
-test-long: $(VENV)/installed
+test-long: $(VENV)/installed ## every script killed at 20 random moments, and run again: minutes to hours
 	$(RUN) -m pytest -m long
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed ## style and type hints
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-clean-demo:
+clean-demo: ## remove what the demos wrote: runs/photos, runs/chairs and their input lists
 	rm -rf runs/photos models/input_lists/photos runs/chairs models/input_lists/chairs
 
 $(VENV)/installed: requirements.txt

@@ -1,9 +1,10 @@
 """Fit one SIREN to the signed distances of each of many shapes (paper Sec. IV "Single-Architecture SDF", supplement Sec. V).
 
-    python create_mlp_dataset.py                           # chairs: procedural ones, small SIRENs
-    python create_mlp_dataset.py meshes --dataset FOLDER   # .obj .ply .off .glb .stl, the paper's SIRENs
-    python create_mlp_dataset.py deepsdf --dataset FOLDER  # DeepSDF's .npz, the paper's SIRENs
+    python create_mlp_dataset.py                           # chairs
+    python create_mlp_dataset.py meshes --dataset FOLDER   # .obj .ply .off ...
+    python create_mlp_dataset.py deepsdf --dataset FOLDER  # DeepSDF's .npz
 
+chairs are procedural, fitted with small SIRENs; meshes (.obj .ply .off .glb .stl) and deepsdf with the paper's.
 Writes runs/<dataset>/shapes/ (samples of the signed distance, true meshes), runs/<dataset>/nets/siren-adam/*.safetensors,
 the lists models/input_lists/<dataset>/mlps/{train,test}.txt, and runs/<dataset>/mlps/create_mlp_dataset.json: how close each
 fit is. SIRENs are fitted side by side, each from its own initialization and on points of its own.
@@ -45,26 +46,28 @@ from training.stacks import (
     wait_for_instances,
 )
 
+SHOWN_EVERY = 100  # steps between losses on the bar, each of which is read back from the device
+
 
 @dataclass(frozen=True)
 class Config:
     dataset: str  # chairs, or a folder of meshes or of .npz
-    source: Source
+    source: Source  # what the shapes are made from
     hidden: tuple[int, ...] = (256, 256)  # widths of the hidden layers
     num_shapes: int = 1000  # the first ones, by name, where there are more
     num_test: int = 50  # of them, held out from NetSpace
     num_samples: int = 500_000  # signed distances sampled of each chair or mesh
-    num_steps: int = 10_000
-    num_points: int = 20_000  # at a step, half of them outside
-    learning_rate: float = 1e-4  # Adam's, multiplied by
-    lr_decay: float = 0.9  # this
+    num_steps: int = 10_000  # of Adam, for each SIREN
+    num_points: int = 20_000  # samples a SIREN sees a step, half of them outside its shape
+    learning_rate: float = 1e-4  # Adam's, at the start
+    lr_decay: float = 0.9  # what it is multiplied by
     lr_every: int = 1000  # every so many steps
     num_kept: int = 50_000  # samples kept with each SIREN, to compare it with predicted ones
     resolution: int = 128  # of the grid on which fits are meshed, points a side
     chamfer_points: int = 30_000  # on each surface, for the distance between a fit's and the true one
     side_by_side: int = 16  # SIRENs fitted at once; fewer need less memory
-    checkpoint_seconds: float = 60.0
-    seed: int = 0
+    checkpoint_seconds: float = 60.0  # how often a checkpoint of what is being trained is written
+    seed: int = 0  # of shapes, their samples, initializations and the split
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
 
 
@@ -153,9 +156,11 @@ def fit_side_by_side(
         ensemble.set_learning_rate(config.learning_rate * config.lr_decay ** (step // config.lr_every))
         places = balanced_places(keys, step, config.num_points, config.num_samples)
         drawn = samples.gather(1, places[..., None].expand(-1, -1, 4))  # (M, num_points, 4)
-        ensemble.step(drawn[..., :3], drawn[..., 3])
+        losses = ensemble.step(drawn[..., :3], drawn[..., 3])
         step += 1
         bar.update()
+        if step % SHOWN_EVERY == 0:
+            bar.set_postfix(loss=f"{losses.mean():.1e}")
     bar.close()
     ensemble.refuse_divergence([plan.path for plan in plans])
     save_fits(config, plans, shapes, ensemble, samples, measured)
@@ -172,10 +177,12 @@ def save_fits(
 ) -> None:
     """Saves SIRENs with `num_kept` of their samples (M, S, 4) and, among their facts, how close they are to their shapes."""
     sdf, state = first_of_halves(samples, config.num_kept), ensemble.state()
-    for i, (plan, shape) in enumerate(zip(plans, shapes)):
+    bar = tqdm(list(zip(plans, shapes)), "fits measured", leave=False, disable=hides_bar())
+    for i, (plan, shape) in enumerate(bar):
         row = ensemble.rows[[i]].detach()
         keyed = (config.chamfer_points, (config.seed, plan.index))
         fit = measure_fit(ensemble.nets, row, measured[i], shape.with_suffix(".ply"), config.resolution, *keyed)
+        bar.set_postfix({name: f"{value:.3f}" for name, value in fit.items()})
         facts = {**plan.facts, **fit, "versions": versions()}
         save_instance(plan.path, {**{name: value[i] for name, value in state.items()}, "sdf": sdf[i]}, facts)
 

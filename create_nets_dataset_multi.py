@@ -1,9 +1,10 @@
 """Train instances of several architectures to their best, and a teacher (paper Sec. IV "Multi-Architecture", supplement Sec. IV).
 
-    python create_nets_dataset_multi.py                           # photos: small relatives of the four architectures
-    python create_nets_dataset_multi.py cifar10                   # the paper's protocol
-    python create_nets_dataset_multi.py cifar10 --dataset FOLDER  # your images, FOLDER/{train,test}/CLASS/IMAGE
+    python create_nets_dataset_multi.py                           # photos
+    python create_nets_dataset_multi.py cifar10                   # the paper
+    python create_nets_dataset_multi.py cifar10 --dataset FOLDER  # your images
 
+FOLDER holds train/CLASS/IMAGE and test/CLASS/IMAGE, square images of 32 or 64 pixels a side.
 Writes runs/<dataset>/nets/<architecture>-sgd/*.safetensors and nets/teacher/, and the lists that name them:
 models/input_lists/<dataset>/multi/{train,val,test,teacher}.txt, and missing/{train,val,test}.txt, in which only the lowest
 and the highest ClassId are, taken from the same instances. Kept is what does best on validation images.
@@ -46,23 +47,23 @@ from training.stacks import (
 @dataclass(frozen=True)
 class Config:
     dataset: str  # the preset's, or a folder with train/CLASS/IMAGE and test/CLASS/IMAGE
-    teacher: str = "resnet56"  # architecture
+    teacher: str = "resnet56"  # its architecture, a name in models/registry.py
     num_train: tuple[int, ...] = (60, 50, 60, 100)  # instances of ClassId 0, 1, 2, 3 in multi/train.txt
     num_train_missing: tuple[int, int] = (40, 80)  # of the lowest and of the highest ClassId in missing/train.txt
-    num_val: int = 16  # of each ClassId
-    num_test: int = 16
+    num_val: int = 16  # of each ClassId in val.txt
+    num_test: int = 16  # of each ClassId in test.txt
     num_epochs: tuple[int, ...] = (300, 300, 300, 300)  # of instances of ClassId 0, 1, 2, 3
-    teacher_epochs: int = 300
-    learning_rate: float = 0.05  # SGD's at the start
+    teacher_epochs: int = 300  # of the teacher
+    learning_rate: float = 0.05  # SGD's, at the start
     lr_drops: tuple[float, ...] = (1 / 2, 3 / 5, 7 / 10)  # share of the epochs after which it is multiplied by 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    momentum: float = 0.9  # SGD's
+    weight_decay: float = 5e-4  # SGD's
     image_batch: int = 128  # B, images that an instance sees a step
     look_from: float = 2 / 3  # share of the epochs after which validation accuracy is looked at first
     look_every: int = 10  # epochs; the last one is looked at as well
     side_by_side: int = 16  # instances of one architecture trained at once; fewer need less memory
-    checkpoint_seconds: float = 60.0
-    seed: int = 0
+    checkpoint_seconds: float = 60.0  # how often a checkpoint of what is being trained is written
+    seed: int = 0  # of initializations and image orders
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
 
 
@@ -167,7 +168,7 @@ def train_side_by_side(
     stack = StackCheckpoint(checkpoint, constants_of_stack(config), config.checkpoint_seconds)
     num_epochs = plans[0].facts["num_epochs"]
     drops, look_from = [round(share * num_epochs) for share in config.lr_drops], round(config.look_from * num_epochs)
-    what = f"{len(plans)} {nets.architecture.name}"
+    what, watched = f"{len(plans)} {nets.architecture.name}", {}
     bar = tqdm(total=num_epochs, initial=epoch, desc=what, unit=" epochs", disable=hides_bar())
     while epoch < num_epochs:
         draws = Epoch(images.train, [(*key, 3, epoch) for key in keys], config.image_batch)
@@ -175,12 +176,14 @@ def train_side_by_side(
         for i in range(start, steps_per_epoch):
             if stack.due:
                 stack.save(plans, epoch * steps_per_epoch + i, ensemble, best=best.state_dict())
-            ensemble.step(*draws.batch(i))
+            losses = ensemble.step(*draws.batch(i))
         epoch, start = epoch + 1, 0
         looked = epoch >= look_from and (epoch - look_from) % config.look_every == 0
         if looked or epoch == num_epochs:
             state = ensemble.state()
             best.look(state, accuracy(nets, nets.fuse(state), images.val))
+            watched["best"] = f"{best.accuracy.mean():.1f} % on validation"
+        bar.set_postfix(loss=f"{losses.mean():.3f}", **watched)
         bar.update()
     bar.close()
     ensemble.refuse_divergence([plan.path for plan in plans])

@@ -1,9 +1,10 @@
 """Train many instances of one architecture to different accuracies (paper Sec. IV "Single-Architecture", supplement Sec. IV).
 
-    python create_nets_dataset_single.py                           # photos: 132 small ResNet8
-    python create_nets_dataset_single.py cifar10                   # the paper's protocol
-    python create_nets_dataset_single.py cifar10 --dataset FOLDER  # your images, FOLDER/{train,test}/CLASS/IMAGE
+    python create_nets_dataset_single.py                           # photos
+    python create_nets_dataset_single.py cifar10                   # the paper
+    python create_nets_dataset_single.py cifar10 --dataset FOLDER  # your images
 
+FOLDER holds train/CLASS/IMAGE and test/CLASS/IMAGE, square images of 32 or 64 pixels a side.
 Writes runs/<dataset>/nets/<architecture>-adam/*.safetensors and models/input_lists/<dataset>/single/{train,val,test}.txt.
 Instances train side by side, each from its own initialization, on its own order and augmentation of the images.
 Run again to resume: an instance on disk is not trained again. photos takes 64 seconds on 2 CPU cores."""
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import tyro
+from torch import Tensor
 from tqdm import tqdm
 
 from data.folders import Folders
@@ -24,6 +26,7 @@ from data.load import load_images
 from data.nets import Entry, write_lists
 from data.plans import Plan, plan_instances, split_plans
 from evaluation.accuracy import accuracy
+from models.errors import InputError
 from models.instances import ArchitectureOnImages
 from models.registry import get_architecture
 from training.command_line import run_script
@@ -53,23 +56,25 @@ PAPER_EPOCHS = (
 # In steps of 128 images, of which 49 are an epoch of photos: from 0.3 to 18 epochs, denser towards the long end, where
 # accuracy rises slowly.
 PHOTOS_STEPS = tuple(round(15 * 60 ** (i / 32) ** 0.65) for i in range(33))
+# Numbers on the command line; --help does not show these many.
+LENGTHS = tyro.conf.arg(help_behavior_hint="(default: the preset's, in this file)")
 
 
 @dataclass(frozen=True)
 class Config:
     dataset: str  # the preset's, or a folder with train/CLASS/IMAGE and test/CLASS/IMAGE
-    architecture: str = "resnet8"
+    architecture: str = "resnet8"  # of all instances, a name in models/registry.py
     num_train: int = 100  # instances in train.txt
-    num_val: int = 16
-    num_test: int = 16
-    lengths: Annotated[tuple[int, ...], tyro.conf.Suppress] = PAPER_EPOCHS
-    lengths_in: Literal["epochs", "steps"] = "epochs"
+    num_val: int = 16  # in val.txt
+    num_test: int = 16  # in test.txt
+    lengths: Annotated[tuple[int, ...], LENGTHS] = PAPER_EPOCHS  # how long instances train, dealt to them evenly
+    lengths_in: Literal["epochs", "steps"] = "epochs"  # their unit
     image_batch: int = 128  # B, images that an instance sees a step
     learning_rate: float = 1e-4  # Adam's, constant
     classifier_start: Literal["paper", "zero"] = "paper"  # PyTorch's default initialization of the last layer, or zeros
     side_by_side: int = 132  # instances trained at once; fewer need less memory
-    checkpoint_seconds: float = 60.0
-    seed: int = 0
+    checkpoint_seconds: float = 60.0  # how often a checkpoint of what is being trained is written
+    seed: int = 0  # of initializations, training lengths, image orders and the split
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
 
 
@@ -81,6 +86,8 @@ PRESETS = {
 
 
 def main(config: Config) -> None:
+    if not config.lengths:
+        raise InputError("--lengths: give at least one number of epochs or steps")
     device = pick_device()
     images = load_images(config.dataset, config.folders.data_dir, device)
     check_batch(images.train, config.image_batch)
@@ -134,7 +141,7 @@ def train_side_by_side(
         unit=" steps",
         disable=hides_bar(),
     )
-    steps_per_epoch = len(images.train) // config.image_batch
+    steps_per_epoch, watched = len(images.train) // config.image_batch, {}
     while plans:
         epoch, start = divmod(steps, steps_per_epoch)
         draws = Epoch(images.train, [(config.seed, 3, plan.index, epoch) for plan in plans], config.image_batch)
@@ -142,25 +149,29 @@ def train_side_by_side(
         for i in range(start, steps_per_epoch):
             if stack.due:
                 stack.save(plans, steps, ensemble)
-            ensemble.step(*draws.batch(i, rows))
+            losses = ensemble.step(*draws.batch(i, rows))
             steps += 1
             bar.update(len(plans))
             if plans[0].steps == steps:  # shortest first
                 done = sum(plan.steps == steps for plan in plans)
                 ensemble.refuse_divergence([plan.path for plan in plans])
-                save_finished(ensemble, nets, images, plans[:done])
+                val_accuracy = save_finished(ensemble, nets, images, plans[:done])
+                watched["val"] = f"{val_accuracy.mean():.1f} % after {steps} steps"
                 plans, rows = plans[done:], rows[done:]
                 if not plans:
                     break
                 ensemble.keep(slice(done, None))
+        bar.set_postfix(loss=f"{losses.mean():.3f}", **watched)
     bar.close()
     stack.remove()
 
 
-def save_finished(ensemble: Ensemble, nets: ArchitectureOnImages, images: ImageSet, plans: list[Plan]) -> None:
-    """Saves the first len(plans) instances of the ensemble, with their accuracy on validation images."""
+def save_finished(ensemble: Ensemble, nets: ArchitectureOnImages, images: ImageSet, plans: list[Plan]) -> Tensor:
+    """Saves the first len(plans) instances of the ensemble. Returns their accuracy on validation images (len(plans),)."""
     state = {name: value[: len(plans)] for name, value in ensemble.state().items()}
-    save_instances(plans, state, accuracy(nets, nets.fuse(state), images.val))
+    val_accuracy = accuracy(nets, nets.fuse(state), images.val)
+    save_instances(plans, state, val_accuracy)
+    return val_accuracy
 
 
 if __name__ == "__main__":

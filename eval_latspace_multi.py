@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from data.files import write_json, write_text
+from data.load import command
 from evaluation.latspace import load_search, markdown_table, read_curve
 from evaluation.multi import MultiConfig, load_multi_experiment
 from evaluation.plots import color_of, plot_search, save_figure
@@ -26,7 +27,8 @@ PRESETS = {name: MultiConfig(name) for name in ("photos", "cifar10", "tiny-image
 def main(config: MultiConfig) -> dict[str, list[Any]]:
     experiment = load_multi_experiment(config)
     test, names, device = experiment.test, experiment.pool.names, experiment.test.preps.device
-    search = load_search(config.run_dir, f"python train_latspace_multi.py {config.dataset} --setting {config.setting}")
+    made_by = f"{command('train_latspace_multi.py', config.dataset)} --setting {config.setting}"
+    search = load_search(config.run_dir, made_by)
     instances, wished = (search["constants"][name] for name in ("instances", "class_ids"))
     paths = [path.as_posix() for path in test.paths]
     if not set(instances) <= set(paths):

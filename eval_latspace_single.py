@@ -8,6 +8,7 @@ validation images; test images are looked at here alone. Needs train_latspace_si
 runs/<dataset>/single/eval_latspace_single.{json,md,pdf,png}."""
 
 from data.files import write_json, write_text
+from data.load import command
 from data.nets import load_teacher
 from evaluation.accuracy import accuracy
 from evaluation.latspace import load_search, markdown_table, read_curve
@@ -24,7 +25,7 @@ def main(config: EvaluationConfig) -> dict[str, float]:
     experiment = load_experiment(config)
     test = experiment.test
     teacher, teacher_row = load_teacher(config.folders, experiment.images)
-    search = load_search(config.run_dir, f"python train_latspace_single.py {config.dataset}")
+    search = load_search(config.run_dir, command("train_latspace_single.py", config.dataset))
     curve = {config.architecture: read_curve(config.run_dir, "val_accuracy")}
     (instance,) = search["constants"]["instances"]
     paths = [path.as_posix() for path in test.paths]

@@ -1,7 +1,7 @@
 """Fig. 5 left: accuracy of target and predicted instances of several architectures, for test instances never seen.
 
     python eval_multi.py                           # photos
-    python eval_multi.py photos --setting missing  # NetSpace trained on the lowest and highest ClassId alone
+    python eval_multi.py photos --setting missing  # two were seen
     python eval_multi.py cifar10
 
 Needs train_multi_arch.py with the same setting. Writes runs/<dataset>/<setting>/eval_multi.{json,pdf,png}."""

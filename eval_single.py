@@ -33,7 +33,8 @@ def main(config: EvaluationConfig) -> dict[str, list[float]]:
     title = f"{config.architecture} on {experiment.images.name}"
     figure = plot_targets_and_predicted(targets, predictions, 100 / experiment.images.num_classes, title)
     pdf, png = save_figure(figure, config.run_dir / "eval_single")
-    correlation = f", correlation {np.corrcoef(targets, predictions)[0, 1]:.3f}" if len(targets) > 1 else ""
+    varied = targets.std() and predictions.std()  # else there is no correlation
+    correlation = f", correlation {np.corrcoef(targets, predictions)[0, 1]:.3f}" if varied else ""
     print(
         f"{len(targets)} test instances: mean |target - predicted| {np.abs(targets - predictions).mean():.2f} points{correlation}; {png}, {pdf}"
     )

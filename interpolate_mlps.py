@@ -2,7 +2,7 @@
 
     python interpolate_mlps.py                           # chairs
     python interpolate_mlps.py deepsdf --dataset FOLDER
-    python interpolate_mlps.py chairs --split test       # between held-out instances
+    python interpolate_mlps.py chairs --split test       # held-out ones
 
 The pairs are the 1st and 2nd instance of the list, the 3rd and 4th, and so on. The figure shows two of them in latent space
 and the first in weight space, numbers are of all. Needs train_mlps.py. Writes runs/<dataset>/mlps/interpolate_mlps.json,
@@ -43,13 +43,13 @@ from training.runtime import pick_device
 class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
     split: Literal["train", "test"] = "train"  # between which instances; the paper shows training ones
-    num_pairs: int = 4  # of instances
-    num_gammas: int = 11  # on each line, ends included
-    shown_every: int = 2  # of them in the figure; the page and the numbers have all
+    num_pairs: int = 4  # of instances, one line between each
+    num_gammas: int = 11  # points on each line, ends included
+    shown_every: int = 2  # every so many points are in the figure; the page and the numbers have all
     resolution: int = 128  # of the grid that is meshed, points a side
     chamfer_points: int = 30_000  # on each surface, for the Chamfer distance
     checkpoint: Path | None = None  # runs/<dataset>/mlps/best.pt unless given; the original release's are read too
-    seed: int = 0
+    seed: int = 0  # of the points on surfaces
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
 
 
@@ -74,7 +74,7 @@ def main(config: Config) -> dict[str, Any]:
     gamma = torch.linspace(0, 1, config.num_gammas, device=device)
 
     lines = []
-    for i in tqdm(range(0, 2 * config.num_pairs, 2), "pairs", leave=False, disable=None):
+    for i in tqdm(range(0, 2 * config.num_pairs, 2), "lines", leave=False, unit=" pairs", disable=None):
         start, end = targets.rows[i], targets.rows[i + 1]
         embeddings = net_space.encode(pack(targets.rows[i : i + 2], prep_shape))
         latent = unpack(net_space.decode(interpolate(*embeddings, gamma)), nets.num_parameters)

@@ -1,7 +1,7 @@
 """Fig. 5 centre and right: instances decoded along the line from the lowest ClassId to the highest, LeNetLike to ResNet32.
 
     python interpolate_multi_arch.py                           # photos
-    python interpolate_multi_arch.py photos --setting missing  # the architectures between were never seen
+    python interpolate_multi_arch.py photos --setting missing  # two were seen
     python interpolate_multi_arch.py cifar10 --num-points 21
 
 The figure shows the pair of median target accuracies; ClassIds and accuracies at the interpolation loss's gammas are

@@ -1,6 +1,6 @@
 """Latent space optimization with several architectures (paper Sec. IV "Latent Space Optimization", Table I, "Multi-Architecture").
 
-    python train_latspace_multi.py                        # photos, from test instances of every architecture
+    python train_latspace_multi.py                        # photos
     python train_latspace_multi.py cifar10 --per-class 4
 
 Starts at the embeddings of test instances and lets Adam move them, decoder and ClassId classifier frozen, by L_kd and by
@@ -27,12 +27,12 @@ from training.losses import class_id_losses, teacher_losses
 class Config(MultiConfig):
     per_class: int = 1  # test instances of each architecture, the first in test.txt; optimized side by side
     temperature: float = 4.0  # T of eq. 3
-    alpha: float = 0.9  # of eq. 5
-    image_batch: int = 128  # B
+    alpha: float = 0.9  # of eq. 5: how much the teacher counts, against the labels
+    image_batch: int = 128  # B, images shown at a step
     learning_rate: float = 1e-4  # Adam's
-    validate_every: int = 100  # steps; a checkpoint is written as often
+    validate_every: int = 100  # steps between validations; a checkpoint is written as often
     patience: int = 10  # validations without a gain of any embedding, after which the search stops
-    seed: int = 0
+    seed: int = 0  # of the images' order and crops
 
 
 PRESETS = {
@@ -71,7 +71,8 @@ def main(config: Config) -> None:
 
     if not search.step:
         validate({})
-    bar = tqdm(initial=search.step, desc=f"{len(chosen)} embeddings", unit=" steps", disable=None)
+    ends = search.ends_at(config.validate_every)
+    bar = tqdm(total=ends, initial=search.step, desc=f"{len(chosen)} embeddings", unit=" steps", disable=None)
     for x, labels in endless_batches(images.train, (config.seed, 5), config.image_batch, search.step):
         if search.stopped:
             break
@@ -85,8 +86,10 @@ def main(config: Config) -> None:
         search.update(losses)
         bar.update()
         if search.step % config.validate_every == 0:
-            validate({"loss": search.mean_loss(config.validate_every)})
-            bar.set_postfix(best=f"{search.best_accuracy.mean():.1f} %")
+            loss = search.mean_loss(config.validate_every)
+            validate({"loss": loss})
+            bar.total = search.ends_at(config.validate_every)
+            bar.set_postfix(loss=f"{loss:.3f}", best=f"{search.best_accuracy.mean():.1f} % on validation")
     bar.close()
     print(f"{search.step} steps: {search.best_accuracy.mean():.2f} % on validation images, mean of {len(chosen)}")
 

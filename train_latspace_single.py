@@ -1,7 +1,7 @@
 """Latent space optimization of one ResNet8 (paper Sec. IV "Latent Space Optimization", Table I, "Single-Architecture").
 
-    python train_latspace_single.py                       # photos, from the weakest test instance
-    python train_latspace_single.py cifar10 --instance 3  # from line 4 of test.txt
+    python train_latspace_single.py                       # photos
+    python train_latspace_single.py cifar10 --instance 3  # line 4 of test.txt
 
 Starts at the embedding of a test instance and lets Adam move it, decoder frozen, to make what is decoded behave like the
 teacher on training images. Keeps the embedding of highest validation accuracy and stops when that no longer rises.
@@ -27,13 +27,13 @@ from training.losses import distillation_loss
 
 @dataclass(frozen=True)
 class Config(EvaluationConfig):
-    instance: int | None = None  # position in test.txt, from 0; the least accurate on validation images unless given
+    instance: int | None = None  # place in test.txt, from 0; the least accurate on validation images unless given
     temperature: float = 4.0  # T of eq. 3
-    image_batch: int = 128  # B
+    image_batch: int = 128  # B, images shown at a step
     learning_rate: float = 0.01  # Adam's, the original release's; the supplement says 1e-4
-    validate_every: int = 100  # steps; a checkpoint is written as often
+    validate_every: int = 100  # steps between validations; a checkpoint is written as often
     patience: int = 10  # validations without a gain, after which the search stops
-    seed: int = 0
+    seed: int = 0  # of the images' order and crops
 
 
 PRESETS = {
@@ -61,7 +61,8 @@ def main(config: Config) -> None:
 
     if not search.step:
         search.validate(val_accuracy(), {})
-    bar = tqdm(initial=search.step, desc="embedding", unit=" steps", disable=None)
+    ends = search.ends_at(config.validate_every)
+    bar = tqdm(total=ends, initial=search.step, desc="embedding", unit=" steps", disable=None)
     for x, _ in endless_batches(images.train, (config.seed, 4), config.image_batch, search.step):
         if search.stopped:
             break
@@ -73,8 +74,10 @@ def main(config: Config) -> None:
         search.update(loss)
         bar.update()
         if search.step % config.validate_every == 0:
-            search.validate(val_accuracy(), {"loss": search.mean_loss(config.validate_every)})
-            bar.set_postfix(best=f"{search.best_accuracy.item():.1f} %")
+            loss = search.mean_loss(config.validate_every)
+            search.validate(val_accuracy(), {"loss": loss})
+            bar.total = search.ends_at(config.validate_every)
+            bar.set_postfix(loss=f"{loss:.3f}", best=f"{search.best_accuracy.item():.1f} % on validation")
     bar.close()
     print(f"{search.step} steps from {test.paths[index]}: {search.best_accuracy.item():.2f} % on validation images")
 

@@ -1,7 +1,7 @@
 """Train NetSpace on SIRENs of many shapes (paper Sec. IV "Single-Architecture SDF regression", eq. 2; supplement Sec. V).
 
     python train_mlps.py                           # chairs
-    python train_mlps.py deepsdf --dataset FOLDER  # the paper's sizes; every constant below is a flag
+    python train_mlps.py deepsdf --dataset FOLDER  # the paper's sizes
 
 Needs the SIRENs of create_mlp_dataset.py. Writes runs/<dataset>/mlps/: best.pt (highest closeness: share of the outputs of
 predicted SIRENs within 0.01 of their targets', on training instances, at points that are not trained on), last.pt,
@@ -43,21 +43,21 @@ from training.schedules import make_scheduler
 class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
     sizes: tyro.conf.OmitArgPrefixes[Sizes]
-    encoder_start: Literal["paper", "scaled"] = "paper"  # PyTorch's default, or without biases, for PReps of their size
-    affine_start: Literal["paper", "instance"] = "paper"  # near zero, or at a training instance, the closest fit
+    encoder_start: Literal["paper", "scaled"] = "paper"  # PyTorch's default, or no biases, for PReps' size
+    affine_start: Literal["paper", "instance"] = "paper"  # start of the affine map: near zero, or at the closest fit
     affine_scale: float = 0.1  # std of its scale, where it starts at an instance
     prep_noise: float = 0.0  # std of noise on the encoder's input, in units of each PRep's mean absolute value
     reorder_channels: bool = False  # shows targets with hidden units in random order: the same function
     meta_batch: int = 4  # M, target instances per step
-    num_points: int = 50_000  # of each instance's own, at a step
-    num_measured: int = 4096  # of each instance's own, not trained on
+    num_points: int = 50_000  # of each target instance's samples, shown at a step
+    num_measured: int = 4096  # of each instance's samples, not trained on: closeness is measured there
     num_epochs: int = 4000  # passes over the instances
-    goal: float = 0.8  # closeness at which training stops
+    goal: float = 0.8  # closeness (share of outputs within 0.01) at which training stops
     learning_rate: float = 1e-4  # Adam's; the peak, where it follows one cycle
-    schedule: Literal["constant", "one-cycle"] = "constant"
-    clip_norm: float = float("inf")  # of the gradient
-    validate_every: int = 5  # epochs; a checkpoint is written as often
-    seed: int = 0
+    schedule: Literal["constant", "one-cycle"] = "constant"  # of the learning rate, over the run
+    clip_norm: float = float("inf")  # the gradient's largest norm
+    validate_every: int = 5  # epochs between validations; a checkpoint is written as often
+    seed: int = 0  # of the start, meta-batches, points and noise
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
 
 
@@ -112,6 +112,7 @@ def main(config: Config) -> dict[str, list[float]]:
     run = Run(run_dir, constants_of_run(config), decodes, net_space, optimizer, scheduler, highest_is_best=True)
 
     instances = instance_keys([(config.seed, 3, i) for i in range(len(train))], device)
+    watched: dict[str, str] = {}
     bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=hides_bar())
     while run.epoch < config.num_epochs and run.best_score < config.goal:
         chosen = meta_batches(len(train), config.meta_batch, steps_per_epoch, (config.seed, 1, run.epoch)).to(device)
@@ -141,7 +142,8 @@ def main(config: Config) -> dict[str, list[float]]:
             score = closeness_of_predicted(net_space, measured).mean().item()
             run.log({**scalars, "closeness": score})
             run.save(score)
-        bar.set_postfix(loss=f"{mean_loss:.2e}", best=f"{run.best_score:.3f}")
+            watched = {"closeness": f"{score:.3f}", "best": f"{run.best_score:.3f}"}
+        bar.set_postfix(loss=f"{mean_loss:.2e}", **watched)
     bar.close()
 
     if not is_first():

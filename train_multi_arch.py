@@ -1,9 +1,10 @@
 """Train NetSpace on instances of several architectures (paper Sec. III and IV, "Multi-Architecture", eq. 3-12).
 
-    python train_multi_arch.py                           # photos, four architectures
-    python train_multi_arch.py photos --setting missing  # two of them are never seen ("Sampling of Unseen Architectures")
-    python train_multi_arch.py cifar10                   # the paper's sizes; every constant below is a flag
+    python train_multi_arch.py                           # photos
+    python train_multi_arch.py photos --setting missing  # two are never seen
+    python train_multi_arch.py cifar10                   # the paper's sizes
 
+With missing, VanillaCNN and ResNet8 are never seen (paper Sec. IV "Sampling of Unseen Architectures").
 Needs the instances of create_nets_dataset_multi.py. Writes runs/<dataset>/multi/ (missing/): best.pt (highest mean
 accuracy of predicted instances on validation instances and images, interpolated ones included; one whose ClassId is not
 the wished one counts 0), last.pt, scalars.jsonl and tensorboard/. Run again to resume from last.pt.
@@ -45,7 +46,7 @@ class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
     sizes: tyro.conf.OmitArgPrefixes[Sizes]
     setting: Literal["multi", "missing"] = "multi"  # all architectures, or only the lowest and the highest ClassId
-    affine_start: Literal["paper", "instance"] = "paper"  # near zero, or at the best instance of the highest ClassId
+    affine_start: Literal["paper", "instance"] = "paper"  # affine map: near zero, or the best of the highest ClassId
     affine_scale: float = 0.1  # std of its scale, where it starts at an instance
     prep_noise: float = 0.0  # std of noise on the encoder's input, in units of each PRep's mean absolute value
     temperature: float = 4.0  # T of eq. 3 and 8
@@ -54,11 +55,11 @@ class Config:
     image_batch: int = 128  # B, images shown to each of them
     num_epochs: int = 1000  # passes over the images
     learning_rate: float = 1e-4  # Adam's; the peak, where it follows one cycle
-    schedule: Literal["constant", "one-cycle"] = "constant"
-    clip_norm: float = float("inf")  # of the gradient
-    precision: Precision | None = None  # of convs, matrix products; None: bfloat16 on a GPU, else float32
-    validate_every: int = 5  # epochs; a checkpoint is written as often
-    seed: int = 0
+    schedule: Literal["constant", "one-cycle"] = "constant"  # of the learning rate, over the run
+    clip_norm: float = float("inf")  # the gradient's largest norm
+    precision: Precision | None = None  # of convs and matrix products; None: bfloat16 on a GPU, else float32
+    validate_every: int = 5  # epochs between validations; a checkpoint is written as often
+    seed: int = 0  # of the start, meta-batches, images and noise
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
 
 
@@ -107,7 +108,7 @@ def main(config: Config) -> None:
     if run.epoch >= config.num_epochs:
         print(f"already trained for {run.epoch} epochs; best.pt in {run_dir}")
 
-    precision = mixed_precision(device, config.precision)
+    precision, watched = mixed_precision(device, config.precision), {}
     bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=hides_bar())
     while run.epoch < config.num_epochs:
         draws = Epoch(images.train, [(config.seed, 0, run.epoch)], config.image_batch)
@@ -148,9 +149,10 @@ def main(config: Config) -> None:
             score = where_right(found[1], found[0], [*val.class_ids, *between_ids]).mean().item()
             run.log({**scalars, "val_accuracy": score})  # percent
             run.save(score)
+            watched = {"val": f"{score:.1f} %", "best": f"{run.best_score:.1f} %"}
         else:
             run.log(scalars)
-        bar.set_postfix(loss=f"{means['loss']:.2f}", ids=f"{right / shown:.0%}", best=f"{run.best_score:.1f} %")
+        bar.set_postfix(loss=f"{means['loss']:.2f}", ids=f"{right / shown:.0%}", **watched)
     bar.close()
     print(f"{run.epoch} epochs: mean accuracy of predicted instances on validation is {run.best_score:.2f} %")
 

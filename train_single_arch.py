@@ -1,7 +1,7 @@
 """Train NetSpace on many instances of one architecture (paper Sec. III and IV, "Single-Architecture", eq. 1).
 
     python train_single_arch.py                           # photos
-    python train_single_arch.py cifar10 --num-epochs 300  # the paper's sizes; every constant below is a flag
+    python train_single_arch.py cifar10 --num-epochs 300  # the paper's sizes
 
 Needs the instances of create_nets_dataset_single.py. Writes runs/<dataset>/single/: best.pt (smallest mean
 |target - predicted accuracy| on validation instances and images), last.pt, scalars.jsonl and tensorboard/.
@@ -38,9 +38,9 @@ from training.schedules import make_scheduler
 class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
     sizes: tyro.conf.OmitArgPrefixes[Sizes]
-    architecture: str = "resnet8"
-    affine_start: Literal["paper", "instance"] = "paper"  # near zero, or at a training instance
-    affine_quantile: float = 0.8  # which one: its rank in validation accuracy, 1 is the strongest
+    architecture: str = "resnet8"  # of the instances
+    affine_start: Literal["paper", "instance"] = "paper"  # start of the affine map: near zero, or at an instance
+    affine_quantile: float = 0.8  # which instance it starts at: 0 is the weakest on validation images, 1 the strongest
     affine_scale: float = 0.1  # std of its scale, where it starts at an instance
     prep_noise: float = 0.0  # std of noise on the encoder's input, in units of each PRep's mean absolute value
     reorder_channels: bool = False  # shows targets with hidden channels in random order: the same function
@@ -49,11 +49,11 @@ class Config:
     image_batch: int = 128  # B, images shown to each of them
     num_epochs: int = 1000  # passes over the images
     learning_rate: float = 1e-4  # Adam's; the peak, where it follows one cycle
-    schedule: Literal["constant", "one-cycle"] = "constant"
-    clip_norm: float = float("inf")  # of the gradient
-    precision: Precision | None = None  # of convs, matrix products; None: bfloat16 on a GPU, else float32
-    validate_every: int = 5  # epochs; a checkpoint is written as often
-    seed: int = 0
+    schedule: Literal["constant", "one-cycle"] = "constant"  # of the learning rate, over the run
+    clip_norm: float = float("inf")  # the gradient's largest norm
+    precision: Precision | None = None  # of convs and matrix products; None: bfloat16 on a GPU, else float32
+    validate_every: int = 5  # epochs between validations; a checkpoint is written as often
+    seed: int = 0  # of the start, meta-batches, images and noise
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
 
 
@@ -86,7 +86,7 @@ def main(config: Config) -> None:
     check_prep_shape(prep_shape, nets.num_parameters, config.architecture)
     train, val = (load_split(config.folders, images, "single", split, nets) for split in ("train", "val"))
     val_accuracy = accuracy(nets, val.rows, images.val)
-    hidden = nets.fused.hidden_channels() if config.reorder_channels else []
+    hidden = nets.hidden_channels() if config.reorder_channels else []
 
     net_space = PrepAutoencoder(config.sizes)
     if config.affine_start == "instance":
@@ -103,7 +103,7 @@ def main(config: Config) -> None:
     if run.epoch >= config.num_epochs:
         print(f"already trained for {run.epoch} epochs; best.pt in {run_dir}")
 
-    precision = mixed_precision(device, config.precision)
+    precision, watched = mixed_precision(device, config.precision), {}
     bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=hides_bar())
     while run.epoch < config.num_epochs:
         draws = Epoch(images.train, [(config.seed, 0, run.epoch)], config.image_batch)
@@ -135,9 +135,10 @@ def main(config: Config) -> None:
             error = (accuracy(nets, predicted_rows, images.val) - val_accuracy).abs().mean().item()
             run.log({**scalars, "val_accuracy_error": error})  # points
             run.save(error)
+            watched = {"val_error": f"{error:.2f} points", "best": f"{run.best_score:.2f}"}
         else:
             run.log(scalars)
-        bar.set_postfix(loss=f"{mean_loss:.3f}", best=f"{run.best_score:.2f} points")
+        bar.set_postfix(loss=f"{mean_loss:.3f}", **watched)
     bar.close()
     print(f"{run.epoch} epochs: on validation, mean |target - predicted accuracy| is {run.best_score:.2f} points")
 

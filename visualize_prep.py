@@ -1,10 +1,11 @@
 """S Fig. 5 and 6: the PReps of a target and of its predicted instance as images.
 
-    python visualize_prep.py                       # photos, the strongest test instance (S Fig. 5)
+    python visualize_prep.py                       # photos (S Fig. 5)
     python visualize_prep.py cifar10 --instance 3  # line 4 of test.txt
-    python visualize_prep.py --setting multi       # the strongest test instance of the highest ClassId, ResNet32 (S Fig. 6)
+    python visualize_prep.py --setting multi       # ResNet32 (S Fig. 6)
 
-Needs train_single_arch.py, or train_multi_arch.py with the same setting. Writes
+Shown is the test instance that is most accurate on test images; with several architectures, among those of the highest
+ClassId, ResNet32. Needs train_single_arch.py, or train_multi_arch.py with the same setting. Writes
 runs/<dataset>/<setting>/visualize_prep.{pdf,png}. Takes 5 seconds on photos, 2 CPU cores."""
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from training.command_line import run_script
 
 @dataclass(frozen=True)
 class Config(EvaluationConfig):
-    setting: Literal["single", "multi", "missing"] = "single"
+    setting: Literal["single", "multi", "missing"] = "single"  # which NetSpace: one architecture, all, or only two seen
     instance: int | None = None  # position in test.txt, from 0; the most accurate on test images unless given
 
 

@@ -8,10 +8,10 @@ from data.load import dataset_name
 
 @dataclass(frozen=True)
 class Folders:
-    """Every script has these three flags."""
+    """Where things are; relative to the folder that the script runs in."""
 
-    data_dir: Path = Path("data")  # image sets: cifar10.npz, tiny-imagenet-200/
-    lists_dir: Path = Path("models/input_lists")  # which instances train, validate, test
+    data_dir: Path = Path("data")  # of image sets: cifar10.npz, tiny-imagenet-200/
+    lists_dir: Path = Path("models/input_lists")  # of input lists: which instances train, validate, test
     runs_dir: Path = Path("runs")  # everything that a run writes
 
     def run(self, dataset: str, setting: str) -> Path:

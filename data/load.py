@@ -12,6 +12,7 @@ from data.tiny_imagenet import load_tiny_imagenet
 from models.errors import InputError
 
 SHAPES = ("chairs",)  # data sets of shapes that have a name, and no loader here
+WITH_PRESETS = ("photos", "cifar10", "tiny-imagenet-200")
 LOADERS = {"photos": lambda data_dir: load_photos(), "cifar10": load_cifar10, "tiny-imagenet-200": load_tiny_imagenet}
 
 
@@ -23,6 +24,16 @@ def dataset_name(dataset: str) -> str:
     if name in (*LOADERS, *SHAPES) or ";" in name:
         raise InputError(f"a data set of one's own cannot be called '{name}'; rename the folder {dataset}")
     return name
+
+
+def command(script: str, dataset: str) -> str:
+    """How `script` is run on an image set, for error messages."""
+    name = dataset_name(dataset)
+    return (
+        f"python {script} {name}"
+        if name in WITH_PRESETS
+        else f"python {script} with the preset and --dataset of {name}"
+    )
 
 
 def load_images(dataset: str, data_dir: Path = Path("data"), device: torch.device | str = "cpu") -> ImageSet:

@@ -17,13 +17,14 @@ from data.files import read_text, write_text
 from data.folders import Folders
 from data.images import ImageSet
 from data.instance_files import fused_row, read_instance
+from data.load import command
 from models.architecture_pool import ArchitecturePool
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
 from models.prep import pack
 from models.registry import ARCHITECTURES, Architecture
 
-MADE_BY_MULTI = "python create_nets_dataset_multi.py "
+MULTI_MAKER = "create_nets_dataset_multi.py"
 ARGUMENT_TYPES: dict[str, Callable[[str], Any]] = {
     "d": int,
     "f": float,
@@ -117,14 +118,14 @@ def read_list(path: Path, made_by: str) -> list[Entry]:
 def listed_paths(folders: Folders, dataset: str, setting: str, split: str) -> list[Path]:
     """The instance files that an input list names, whatever they hold. Raises InputError if it is missing, empty or wrong."""
     path = folders.input_list(dataset, setting, split)
-    script = {"mlps": "create_mlp_dataset.py", "missing": "create_nets_dataset_multi.py"}
-    made_by = script.get(setting, f"create_nets_dataset_{setting}.py")
+    scripts = {"mlps": "create_mlp_dataset.py", "missing": MULTI_MAKER}
+    made_by = command(scripts.get(setting, f"create_nets_dataset_{setting}.py"), dataset)
     if not path.is_file():
-        raise InputError(f"no input list {path}; make it with: python {made_by} {dataset}")
+        raise InputError(f"no input list {path}; make it with: {made_by}")
     lines = enumerate(read_text(path).splitlines(), start=1)
     paths = [split_line(line.strip(), f"{path}, line {i}")[3] for i, line in lines if line.strip()]
     if not paths:
-        raise InputError(f"input list {path} is empty; delete it and make it again with: python {made_by} {dataset}")
+        raise InputError(f"input list {path} is empty; delete it and make it again with: {made_by}")
     return paths
 
 
@@ -155,8 +156,11 @@ def load_nets(entries: list[Entry], nets: ArchitectureOnImages, dataset: str, de
     rows = []
     for entry in entries:
         if entry.architecture != nets.architecture or entry.dataset != dataset:
+            remedy = "put it in another list"
+            if entry.architecture != nets.architecture:
+                remedy = f"give --architecture {entry.architecture.name}, or {remedy}"
             raise InputError(
-                f"{entry.place}: {entry.architecture.name} on {entry.dataset}, expected {nets.architecture.name} on {dataset}; put it in another list"
+                f"{entry.place}: {entry.architecture.name} on {entry.dataset}, expected {nets.architecture.name} on {dataset}; {remedy}"
             )
         rows.append(fused_row(nets, read_instance(entry.path)[0], entry.path))
     return NetsDataset(nets, torch.stack(rows).to(device), tuple(entry.path for entry in entries))
@@ -164,7 +168,7 @@ def load_nets(entries: list[Entry], nets: ArchitectureOnImages, dataset: str, de
 
 def load_split(folders: Folders, images: ImageSet, setting: str, split: str, nets: ArchitectureOnImages) -> NetsDataset:
     """The instances of an input list of these images, on their device. Raises InputError like read_list and load_nets."""
-    made_by = f"python create_nets_dataset_{setting}.py {images.name}"
+    made_by = command(f"create_nets_dataset_{setting}.py", images.name)
     entries = read_list(folders.input_list(images.name, setting, split), made_by)
     return load_nets(entries, nets, images.name, images.train.pixels.device)
 
@@ -195,7 +199,9 @@ def load_mixed_split(
     and no other.
     """
     path = folders.input_list(images.name, setting, split)
-    nets = load_mixed_nets(read_list(path, MADE_BY_MULTI + images.name), pool, images.name, images.train.pixels.device)
+    nets = load_mixed_nets(
+        read_list(path, command(MULTI_MAKER, images.name)), pool, images.name, images.train.pixels.device
+    )
     ends = (0, len(pool) - 1)
     if setting == "missing" and set(nets.class_ids) != set(ends):
         names = ", ".join(pool.names[class_id] for class_id in sorted(set(nets.class_ids)))
@@ -206,7 +212,7 @@ def load_mixed_split(
 
 def load_teacher(folders: Folders, images: ImageSet) -> tuple[ArchitectureOnImages, Tensor]:
     """The instance that `teacher.txt` names, for these images: its nets and its row (1, P). Raises InputError like load_nets."""
-    made_by = MADE_BY_MULTI + images.name
+    made_by = command(MULTI_MAKER, images.name)
     entry, *others = read_list(folders.input_list(images.name, "multi", "teacher"), made_by)
     if others:
         raise InputError(f"{others[0].place}: there is one teacher; leave one line in the list")

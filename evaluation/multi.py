@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data.folders import Folders
 from data.images import ImageSet
-from data.load import load_images
+from data.load import command, load_images
 from data.nets import MixedNetsDataset, load_mixed_split
 from evaluation.accuracy import accuracy_of_embeddings, mixed_accuracy
 from models.architecture_pool import ArchitecturePool
@@ -54,7 +54,7 @@ def load_multi_experiment(config: MultiConfig) -> MultiExperiment:
     device = pick_device()
     images = load_images(config.dataset, config.folders.data_dir, device)
     checkpoint = config.checkpoint or config.run_dir / "best.pt"
-    made_by = f"python train_multi_arch.py {config.dataset} --setting {config.setting}"
+    made_by = f"{command('train_multi_arch.py', config.dataset)} --setting {config.setting}"
     num_class_ids = len(architectures_by_class_id())
     net_space = restore_net_space(checkpoint, made_by, device, num_class_ids)
     pool = ArchitecturePool(images.image_shape, images.num_classes, net_space.decoder.prep_shape)

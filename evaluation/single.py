@@ -8,7 +8,7 @@ from torch import Tensor
 
 from data.folders import Folders
 from data.images import ImageSet
-from data.load import load_images
+from data.load import command, load_images
 from data.nets import NetsDataset, load_split
 from evaluation.accuracy import accuracy
 from models.instances import ArchitectureOnImages
@@ -22,7 +22,7 @@ from training.runtime import pick_device
 @dataclass(frozen=True)
 class EvaluationConfig:
     dataset: str  # the preset's, or the folder that the instances were made with
-    architecture: str = "resnet8"
+    architecture: str = "resnet8"  # of the instances
     checkpoint: Path | None = None  # runs/<dataset>/single/best.pt unless given; the original release's are read too
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
 
@@ -63,6 +63,6 @@ def load_experiment(config: EvaluationConfig) -> Experiment:
     nets = ArchitectureOnImages(get_architecture(config.architecture), images.image_shape, images.num_classes)
     test = load_split(config.folders, images, "single", "test", nets)
     checkpoint = config.checkpoint or config.run_dir / "best.pt"
-    net_space = restore_net_space(checkpoint, f"python train_single_arch.py {config.dataset}", device)
+    net_space = restore_net_space(checkpoint, command("train_single_arch.py", config.dataset), device)
     check_prep_shape(net_space.decoder.prep_shape, nets.num_parameters, config.architecture)
     return Experiment(images, test, net_space)

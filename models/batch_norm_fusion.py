@@ -3,12 +3,20 @@
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from models.errors import InputError
 from models.layers import BatchNorm2d
 
 
 def conv_of(norm_name: str) -> str:
-    """The conv that a batch norm follows, in torchvision's names: bn2 -> conv2, downsample.1 -> downsample.0."""
+    """The conv that a batch norm follows, in torchvision's names: bn2 -> conv2, downsample.1 -> downsample.0.
+
+    Raises InputError for other names.
+    """
     head, _, last = norm_name.rpartition(".")
+    if "bn" not in last and not last.isdigit():
+        raise InputError(
+            f"batch norm '{norm_name}': call it bn1 after conv1, or put it behind its conv in a Sequential"
+        )
     last = last.replace("bn", "conv") if "bn" in last else str(int(last) - 1)
     return f"{head}.{last}" if head else last
 

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from models.batch_norm_fusion import fuse_batch_norm
-from models.layers import fold_instances
+from models.errors import InputError
+from models.layers import check_layers, fold_instances
 from models.prep import Layout
 from models.registry import Architecture
+from models.symmetries import Channels
 
 # Above this many pixels an image, M instances run one after the other on the CPU. Folding them into channels makes 8x8
 # patches 2 to 10 times faster there; at 32x32 it is slower (docs/performance.md).
@@ -54,7 +56,8 @@ def start_instances(build: Callable[[], nn.Module], seeds: list[int]) -> dict[st
 class ArchitectureOnImages:
     """An architecture for images of one shape: its nets, and where their parameters lie in a row.
 
-    `trained` is the form with batch norm and `fused` the form in PReps; without batch norm they are alike.
+    `trained` is the form with batch norm and `fused` the form in PReps; without batch norm they are alike. Raises InputError
+    if its layers cannot compute M instances at once, or if `fused` is not what fusion makes of `trained`.
     """
 
     def __init__(self, architecture: Architecture, image_shape: tuple[int, int, int], num_classes: int):
@@ -65,11 +68,30 @@ class ArchitectureOnImages:
             self.fused = architecture.build(image_shape, num_classes, fused=True).eval()
         self.trained_layout = Layout.of(self.trained)
         self.layout = Layout.of(self.fused)
+        check_layers(self.trained, architecture.name)
+        found = {name: value.shape for name, value in self.fused.state_dict().items()}
+        alone = {name: value[None] for name, value in self.trained.state_dict().items()}
+        fused = {name: value.shape[1:] for name, value in fuse_batch_norm(self.trained, alone).items()}
+        for name in sorted({*found, *fused}):
+            if found.get(name) != fused.get(name):
+                raise InputError(
+                    f"{architecture.name}: '{name}' differs between fused=True and the fused net; "
+                    "there, convs before a batch norm have a bias, and batch norm is nn.Identity"
+                )
 
     @property
     def num_parameters(self) -> int:
         """P, of the fused form."""
         return self.layout.num_parameters
+
+    def hidden_channels(self) -> list[Channels]:
+        """What may be reordered (models/symmetries.py). Raises InputError if the net does not say it."""
+        find = getattr(self.fused, "hidden_channels", None)
+        if find is None:
+            raise InputError(
+                f"{self.architecture.name} has no hidden_channels(); add it as in models/vanilla_cnn.py, or give --no-reorder-channels"
+            )
+        return find()
 
     def start(self, seeds: list[int]) -> dict[str, Tensor]:
         """Freshly initialized states of len(seeds) instances, entries (M, *shape), each from its own seed."""

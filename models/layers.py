@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.errors import InputError
+
 # Grouped convs on the CPU are twice as fast where a group has this many output channels: a vector register's floats.
 CPU_GROUP_CHANNELS = 8
 
@@ -101,3 +103,18 @@ class BatchNorm2d(nn.BatchNorm2d):
         mean, var = self.running_mean.view(-1), self.running_var.view(-1)
         weight, bias = self.weight.reshape(-1), self.bias.reshape(-1)
         return F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
+
+
+def check_layers(net: nn.Module, name: str) -> None:
+    """Raises InputError unless all that has parameters or running statistics can compute M instances at once."""
+    for path, layer in net.named_modules():
+        if not list(layer.parameters(recurse=False)) and not list(layer.buffers(recurse=False)):
+            continue
+        where = f"{name}: '{path}'"
+        if not isinstance(layer, (Conv2d, Linear, BatchNorm2d)):
+            raise InputError(
+                f"{where} is a {type(layer).__name__} that computes one instance alone; "
+                "build nets from Conv2d, Linear and BatchNorm2d of models/layers.py"
+            )
+        if isinstance(layer, Conv2d) and (layer.groups != 1 or layer.padding_mode != "zeros"):
+            raise InputError(f"{where} has groups or pads otherwise than with zeros; M instances at once have neither")

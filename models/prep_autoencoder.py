@@ -14,13 +14,13 @@ AT_ONCE = 8  # PReps; at the paper's 88x10,000 each takes half a gigabyte in the
 
 @dataclass(frozen=True)
 class Sizes:
-    """What determines every shape in NetSpace. The defaults are the paper's."""
+    """What determines every shape in NetSpace; 4096, 64, 2048 and 128 are the paper's."""
 
-    prep_shape: tuple[int, int]  # H, W; H a multiple of 4, W of 8
-    emb_size: int = 4096  # E, a multiple of 32
+    prep_shape: tuple[int, int]  # H W; H a multiple of 4, W of 8, and H*W at least the number of parameters
+    emb_size: int = 4096  # E, numbers of an embedding, a multiple of 32
     grid: int = 64  # g, the decoder views an embedding as E/g^2 maps of g x g
-    row_length: int = 2048  # L, and
-    row_channels: int = 128  # C1: the decoder's first conv gives (C1, H, L)
+    row_length: int = 2048  # L, the decoder's first conv gives (C1, H, L)
+    row_channels: int = 128  # C1, of the same
 
 
 class PrepAutoencoder(nn.Module):

@@ -2,8 +2,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+from data import load
 from models.instances import ArchitectureOnImages
 from models.registry import ARCHITECTURES
+from tests import miniature
 
 settings.register_profile("no deadline", deadline=None)  # how long an example takes says nothing about the property
 settings.load_profile("no deadline")
@@ -32,6 +34,14 @@ def instances_in_float64(name: str, image_shape: tuple[int, int, int], num_class
         key: value.double() if value.is_floating_point() else value for key, value in nets.start(list(range(m))).items()
     }
     return nets, spread_out(state, seed=m)
+
+
+@pytest.fixture(scope="session")
+def each_script(tmp_path_factory):
+    """What every script wrote, in miniature, by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
+        return miniature.run_each_script(tmp_path_factory.mktemp("each"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,8 @@
 """Every script's configuration in miniature: real data and code, few and short instances."""
 
-from dataclasses import replace
+import contextlib
+import io
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -117,6 +119,56 @@ def run_all_mlps(root: Path) -> Path:
     train_mlps.main(train_mlps_config(root))
     interpolate_mlps.main(interpolate_mlps_config(root))
     return root / "runs" / "chairs" / "mlps"
+
+
+class Terminal(io.StringIO):
+    """Takes progress bars."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a script wrote: its progress bar, to stderr, and its files, relative to the root."""
+
+    stderr: str
+    files: dict[str, bytes]
+
+
+def run_each_script(root: Path) -> dict[str, Ran]:
+    """Runs every script once, shorter still; by name."""
+    few = dict(num_train=(1, 1, 1, 1), num_train_missing=(1, 1), num_val=1, num_test=1)
+    short = dict(num_epochs=(2, 2, 2, 2), teacher="lenetlike", teacher_epochs=2)
+    search = dict(validate_every=2, patience=1)
+    runs = [
+        (create_nets_dataset_single, create_config(root)),
+        (train_single_arch, train_config(root)),
+        (eval_single, look_config(eval_single, root)),
+        (interpolate_single_arch, look_config(interpolate_single_arch, root)),
+        (visualize_prep, look_config(visualize_prep, root)),
+        (create_nets_dataset_multi, create_multi_config(root, **few, **short)),
+        (train_multi_arch, train_multi_config(root, num_epochs=1)),
+        (eval_multi, look_config(eval_multi, root)),
+        (interpolate_multi_arch, look_config(interpolate_multi_arch, root, num_points=5)),
+        (train_latspace_single, search_config(train_latspace_single, root, **search)),
+        (eval_latspace_single, look_config(eval_latspace_single, root)),
+        (train_latspace_multi, search_config(train_latspace_multi, root, **search, per_class=1)),
+        (eval_latspace_multi, look_config(eval_latspace_multi, root)),
+        (create_mlp_dataset, create_mlp_config(root)),
+        (train_mlps, train_mlps_config(root)),
+        (interpolate_mlps, interpolate_mlps_config(root)),
+    ]
+    ran, before = {}, {}
+    for script, config in runs:
+        with contextlib.redirect_stderr(Terminal()) as stderr:
+            script.main(config)
+        after = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.name != ".lock"}
+        written = [path for path, time in after.items() if before.get(path) != time]
+        files = {path.relative_to(root).as_posix(): path.read_bytes() for path in written}
+        ran[script.__name__] = Ran(stderr.getvalue(), files)
+        before = after
+    return ran
 
 
 def run_all(root: Path) -> Path:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import create_nets_dataset_multi
 import train_multi_arch
@@ -107,6 +108,7 @@ def test_values_of_the_wrong_kind(tmp_path):
         "create_nets_dataset_single", "--dataset", "no/such/folder", cwd=tmp_path, match=("no/such/folder", "cifar10")
     )
     refused("create_nets_dataset_single", "--architecture", "resnet9", cwd=tmp_path, match=("resnet9", "resnet8"))
+    refused("create_nets_dataset_single", "--lengths", cwd=tmp_path, match=("--lengths", "at least one"))
     refused("create_nets_dataset_single", "tiny-imagenet-200", cwd=tmp_path, match=("tiny-imagenet-200", "unpack"))
 
 
@@ -136,6 +138,18 @@ def test_nets_that_come_in_and_go_out(tmp_path):
     refused("import_instances", cwd=tmp_path, match="--source None is no folder")
     refused("import_instances", "--source", "nowhere", cwd=tmp_path, match="--source nowhere is no folder")
     refused("import_instances", "chairs", "--num-test", "0", cwd=tmp_path, match="--num-test 0")
+
+
+def test_a_data_set_of_ones_own_is_told_apart_from_a_preset(tmp_path):
+    refused("eval_single", "faces", cwd=tmp_path, match=("unknown preset 'faces'", "goes with --dataset"))
+    for name in ("train", "test"):
+        for label in ("cat", "dog"):
+            folder = tmp_path / "faces" / name / label
+            folder.mkdir(parents=True)
+            for i in range(5):
+                Image.new("RGB", (32, 32), (i, 0, 0)).save(folder / f"{i}.png")
+    made_by = "python create_nets_dataset_single.py with the preset and --dataset of faces"
+    refused("train_single_arch", "cifar10", "--dataset", "faces", "--image-batch", "4", cwd=tmp_path, match=made_by)
 
 
 def test_values_of_several_architectures(tmp_path):
@@ -253,7 +267,7 @@ def test_what_is_wrong_with_lists_and_instances_is_said_with_file_and_line(proje
         path.write_text("\n".join([*lines[:2], lines[2].replace("seed5", "seed6")]))
         refused("eval_single", *folders, cwd=project, match=("no instance file", "seed6"))
         path.write_text("\n".join([lines[0].replace("d2;d8", "d3;d32")]))
-        refused("eval_single", *folders, cwd=project, match=("line 1", "resnet32", "expected resnet8"))
+        refused("eval_single", *folders, cwd=project, match=("line 1", "expected resnet8", "--architecture resnet32"))
     finally:
         path.write_text(good)
 

@@ -1,11 +1,16 @@
 """The registry of architectures: parameter counts of the paper, PRep order, fusion."""
 
+import re
+from functools import partial
+
 import pytest
 import torch
+from torch import nn
 
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
-from models.registry import ARCHITECTURES
+from models.layers import BatchNorm2d, Conv2d, Linear
+from models.registry import ARCHITECTURES, Architecture
 from tests.conftest import instances_in_float64
 
 CIFAR10, TINY_IMAGENET, PHOTOS = ((3, 32, 32), 10), ((3, 64, 64), 200), ((1, 8, 8), 10)
@@ -24,7 +29,7 @@ COUNTS = {
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_parameter_counts_and_outputs(name, on):
     nets = ArchitectureOnImages(ARCHITECTURES[name], *on)
-    if on in COUNTS[name]:
+    if name in COUNTS:
         assert (nets.trained_layout.num_parameters, nets.num_parameters) == COUNTS[name][on]
     for net in (nets.trained, nets.fused):
         assert net.eval()(torch.randn(2, *on[0])).shape == (2, on[1])
@@ -60,3 +65,33 @@ def test_fused_and_unfused_nets_agree_in_eval_mode(name):
 def test_images_of_another_size_are_refused(name, shape):
     with pytest.raises(InputError, match=f"{shape[1]}x{shape[2]}"):
         ARCHITECTURES[name].build(shape, 10)
+
+
+class OwnNet(nn.Module):
+    """What somebody may write, with or without what is wanted of a net."""
+
+    def __init__(self, image_shape, num_classes, conv=Conv2d, norm_name="bn1", bias=True, fused=False):
+        super().__init__()
+        self.conv1 = conv(image_shape[0], 4, 3, 2, 1, bias=fused and bias)
+        setattr(self, norm_name, nn.Identity() if fused else BatchNorm2d(4))
+        self.fc = Linear(4 * (image_shape[1] // 2) ** 2, num_classes)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (dict(conv=nn.Conv2d), "own: 'conv1' is a Conv2d that computes one instance alone"),
+        (dict(conv=partial(Conv2d, padding_mode="reflect")), "'conv1' has groups or pads"),
+        (dict(norm_name="norm"), "batch norm 'norm': call it bn1 after conv1"),
+        (dict(bias=False), "'conv1.bias' differs between fused=True and the fused net"),
+    ],
+)
+def test_nets_that_cannot_be_used_are_refused_before_any_is_trained(wrong, says):
+    def nets(**how):
+        return ArchitectureOnImages(Architecture("own", None, "own", partial(OwnNet, **how), True), *PHOTOS)
+
+    assert nets().num_parameters == 4 * 9 + 4 + 64 * 10 + 10
+    with pytest.raises(InputError, match=re.escape(says)):
+        nets(**wrong)
+    with pytest.raises(InputError, match="own has no hidden_channels.* --no-reorder-channels"):
+        nets().hidden_channels()

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import io
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -70,11 +72,12 @@ def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> C
     script = Path(sys.argv[0]).name
     if name not in presets:
         raise InputError(
-            f"unknown preset '{name}'; choose {', '.join(presets)}, as in: python {script} {next(iter(presets))}"
+            f"unknown preset '{name}'; choose {', '.join(presets)}, as in: python {script} {next(iter(presets))}; "
+            "a data set of your own goes with --dataset, after the preset"
         )
-    usage = (
-        f"{doc}\n\nPresets: {', '.join(presets)}. The options below show those of '{name}'. --debug shows tracebacks."
-    )
+    if {"-h", "--help"} & set(arguments):
+        of_preset = f"Presets: {', '.join(presets)}. The options below are those of '{name}'. --debug shows tracebacks."
+        print(f"{wrapped(doc)}\n\n{wrapped(of_preset)}\n")
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output):
@@ -82,7 +85,7 @@ def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> C
                 type(presets[name]),
                 default=presets[name],
                 args=arguments[named:],
-                description=usage,
+                description="",
                 prog=f"{script} {name}",
             )
     except SystemExit as error:
@@ -91,6 +94,18 @@ def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> C
         raise InputError(f"{one_line(output.getvalue())}; see: python {script} {name} --help") from None
     check_numbers(config)
     return config
+
+
+def wrapped(doc: str) -> str:
+    """A docstring's paragraphs, as wide as the terminal, at most 120 columns. Indented lines, commands, stay as they are."""
+    width = min(shutil.get_terminal_size().columns, 120)
+    paragraphs = [
+        paragraph
+        if paragraph.startswith(" ")
+        else textwrap.fill(" ".join(paragraph.split()), width, break_long_words=False, break_on_hyphens=False)
+        for paragraph in doc.strip().split("\n\n")
+    ]
+    return "\n\n".join(paragraphs)
 
 
 def one_line(box: str) -> str:

@@ -55,6 +55,10 @@ class LatentSearch:
     def stopped(self) -> bool:
         return self.without_gain >= self.patience
 
+    def ends_at(self, validate_every: int) -> int:
+        """The step at which it stops if no validation gains from here on."""
+        return self.step + (self.patience - self.without_gain) * validate_every
+
     def update(self, losses: Tensor) -> None:
         """One step of each embedding down its own loss (N,). On a signal it saves instead, and raises Interrupted."""
         if must_stop():

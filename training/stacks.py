@@ -41,7 +41,7 @@ def train_missing(
 ) -> int:
     """Calls `train(stack, checkpoint, saved)` for this rank's stacks until their instances are on disk, shortest first.
 
-    Returns how many instances it began. `turns` counts stacks, over all calls: rank r of R takes turns r, r+R, ... A stack
+    Returns how many instances it trained. `turns` counts stacks, over all calls: rank r of R takes turns r, r+R, ... A stack
     that was stopped goes on from `saved`, what StackCheckpoint wrote to its file, before any instance. Raises InputError
     if that was made with other constants, or an instance was, or if another process makes instances in this folder.
     """
@@ -51,7 +51,7 @@ def train_missing(
     if num_stacks < min(num_ranks(), len(plans)):
         fewer = -(-len(plans) // num_ranks())
         print(f"{num_stacks} stacks for {num_ranks()} ranks; --side-by-side {fewer} gives work to more of them")
-    begun = 0
+    trained = 0
     for number in range(num_stacks):
         if next(turns) % num_ranks() != rank():
             continue
@@ -61,11 +61,12 @@ def train_missing(
             saved = load_checkpoint(checkpoint, "the same command again", ("constants", "indices", "steps", "ensemble"))
             refuse_other_constants(checkpoint, saved["constants"], constants)
             train([plans[i] for i in saved["indices"]], checkpoint, saved)
+            trained += len(saved["indices"])
         missing = [plan for plan in stack if not is_on_disk(plan.path, plan.facts)]
         if missing:
             train(missing, checkpoint, None)
-        begun += len(missing)
-    return begun
+        trained += len(missing)
+    return trained
 
 
 class StackCheckpoint:
