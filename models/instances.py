@@ -53,6 +53,15 @@ def start_instances(build: Callable[[], nn.Module], seeds: list[int]) -> dict[st
     return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
+def module_of(net: nn.Module, layout: Layout, row: Tensor) -> nn.Module:
+    """A copy of `net` with the parameters of a row (P,), in eval mode, on the row's device."""
+    module = deepcopy(net)
+    with torch.no_grad():
+        for name, (value,) in layout.unflatten(row[None]).items():
+            module.get_parameter(name).copy_(value)
+    return module.to(row.device).eval()
+
+
 class ArchitectureOnImages:
     """An architecture for images of one shape: its nets, and where their parameters lie in a row.
 
@@ -106,9 +115,5 @@ class ArchitectureOnImages:
         return run_instances(self.fused, self.layout.unflatten(rows), images)
 
     def module(self, row: Tensor) -> nn.Module:
-        """The instance of a row (P,) as a module of its own, in eval mode, on the row's device."""
-        module = deepcopy(self.fused)
-        with torch.no_grad():
-            for name, (value,) in self.layout.unflatten(row[None]).items():
-                module.get_parameter(name).copy_(value)
-        return module.to(row.device).eval()
+        """The instance of a row (P,) as a module of its own. See module_of."""
+        return module_of(self.fused, self.layout, row)

@@ -1,14 +1,13 @@
 """SIREN: an MLP with sine activations, here the signed distance function of one shape (supplement Sec. I and V)."""
 
 import math
-from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from models.errors import InputError
-from models.instances import start_instances
+from models.instances import module_of, start_instances
 from models.layers import Linear
 from models.prep import Layout
 from models.symmetries import Channels, chain
@@ -80,9 +79,5 @@ class SirenNets:
         return functional_call(self.net, self.layout.unflatten(rows), (points,))
 
     def module(self, row: Tensor) -> nn.Module:
-        """The instance of a row (P,) as a module of its own, in eval mode, on the row's device."""
-        module = deepcopy(self.net)
-        with torch.no_grad():
-            for name, (value,) in self.layout.unflatten(row[None]).items():
-                module.get_parameter(name).copy_(value)
-        return module.to(row.device).eval()
+        """The instance of a row (P,) as a module of its own. See module_of."""
+        return module_of(self.net, self.layout, row)
