@@ -27,9 +27,9 @@ from models.registry import get_architecture
 from models.symmetries import reordering
 from training.command_line import run_script
 from training.distributed import hides_bar, share, sum_gradients, sum_over_ranks
-from training.losses import distillation_loss
+from training.losses import distillation_loss, parameter_scales, weight_loss
 from training.noise import add_noise
-from training.runs import Run, constants_of_run
+from training.runs import SETTINGS, Run, constants_of_run
 from training.runtime import Precision, mixed_precision, pick_device
 from training.schedules import make_scheduler
 
@@ -39,6 +39,7 @@ class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
     sizes: tyro.conf.OmitArgPrefixes[Sizes]
     architecture: str = "resnet8"
+    objective: Literal["distillation", "weights"] = "distillation"  # eq. 1, or mean squared error of the weights
     affine_start: Literal["paper", "instance"] = "paper"  # near zero, or at a training instance
     affine_quantile: float = 0.8  # which one: its rank in validation accuracy, 1 is the strongest
     affine_scale: float = 0.1  # std of its scale, where it starts at an instance
@@ -86,6 +87,7 @@ def main(config: Config) -> None:
     check_prep_shape(prep_shape, nets.num_parameters, config.architecture)
     train, val = (load_split(config.folders, images, "single", split, nets) for split in ("train", "val"))
     val_accuracy = accuracy(nets, val.rows, images.val)
+    scales = parameter_scales(nets.layout, train.rows)
     hidden = nets.fused.hidden_channels() if config.reorder_channels else []
 
     net_space = PrepAutoencoder(config.sizes)
@@ -97,7 +99,7 @@ def main(config: Config) -> None:
     optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate, fused=True)
     num_steps = config.num_epochs * (len(images.train) // config.image_batch)
     scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)
-    run_dir = config.folders.run(config.dataset, "single")
+    run_dir = config.folders.run(config.dataset, SETTINGS[config.objective])
     decodes = {"architectures": [config.architecture], **images.facts()}
     run = Run(run_dir, constants_of_run(config), decodes, net_space, optimizer, scheduler)
     if run.epoch >= config.num_epochs:
@@ -117,7 +119,10 @@ def main(config: Config) -> None:
             preps = pack(shown, prep_shape)  # (M, 1, H, W)
             preps = add_noise(preps, config.prep_noise, (config.seed, 2, run.step + i))
             with precision:
-                loss = step_loss(config, net_space, nets, preps[share()], rows[share()], x)
+                if config.objective == "distillation":
+                    loss = step_loss(config, net_space, nets, preps[share()], rows[share()], x)
+                else:
+                    loss = step_weight_loss(config, net_space, preps[share()], shown[share()], scales)
             optimizer.zero_grad()
             loss.backward()
             sum_gradients(net_space)
@@ -155,6 +160,19 @@ def step_loss(
         target = nets.run(rows, x)  # (m, B, classes)
     predicted = nets.run(unpack(net_space(preps), nets.num_parameters), x)
     return distillation_loss(predicted, target, config.temperature) * (len(rows) / config.meta_batch)
+
+
+def step_weight_loss(
+    config: Config, net_space: PrepAutoencoder, preps: Tensor, shown: Tensor, scales: Tensor
+) -> Tensor:
+    """What this rank's m of the M targets add to the mean squared error of their weights, in units of `scales` (P,).
+
+    `shown` (m, P) is what `preps` (m, 1, H, W) hold, channels in the same order, before the noise. Without targets, 0.
+    """
+    if not len(shown):
+        return torch.zeros((), device=preps.device, requires_grad=True)
+    predicted = unpack(net_space(preps), shown.shape[1])
+    return weight_loss(predicted, shown, scales) * (len(shown) / config.meta_batch)
 
 
 if __name__ == "__main__":
