@@ -27,7 +27,7 @@ from models.registry import get_architecture
 from models.symmetries import reordering
 from training.command_line import run_script
 from training.distributed import hides_bar, share, sum_gradients, sum_over_ranks
-from training.losses import distillation_loss, parameter_scales, weight_loss
+from training.losses import distillation_loss, parameter_scales, weight_losses
 from training.noise import add_noise
 from training.runs import SETTINGS, Run, constants_of_run
 from training.runtime import Precision, mixed_precision, pick_device
@@ -138,7 +138,9 @@ def main(config: Config) -> None:
             predicted_preps = net_space.decode(net_space.encode(pack(val.rows, prep_shape)))
             predicted_rows = unpack(predicted_preps, nets.num_parameters)
             error = (accuracy(nets, predicted_rows, images.val) - val_accuracy).abs().mean().item()
-            run.log({**scalars, "val_accuracy_error": error})  # points
+            weight_error = weight_losses(predicted_rows, val.rows, scales).mean().item()
+            # In points, and relative to how much the weights of a layer vary.
+            run.log({**scalars, "val_accuracy_error": error, "val_weight_error": weight_error})
             run.save(error)
         else:
             run.log(scalars)
@@ -172,7 +174,7 @@ def step_weight_loss(
     if not len(shown):
         return torch.zeros((), device=preps.device, requires_grad=True)
     predicted = unpack(net_space(preps), shown.shape[1])
-    return weight_loss(predicted, shown, scales) * (len(shown) / config.meta_batch)
+    return weight_losses(predicted, shown, scales).sum() / config.meta_batch
 
 
 if __name__ == "__main__":

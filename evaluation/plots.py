@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
 from matplotlib.figure import Figure  # noqa: E402
 
-TARGET, PREDICTED, WEIGHTS = "#0072B2", "#D55E00", "#666666"
+TARGET, PREDICTED, WEIGHTS, BY_WEIGHTS = "#0072B2", "#D55E00", "#666666", "#009E73"
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -76,6 +76,52 @@ def plot_interpolation(gamma: np.ndarray, latent: np.ndarray, weights: np.ndarra
             ylim=(0, None),
         )
         figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def plot_objectives(
+    target: np.ndarray,
+    gamma: np.ndarray,
+    averaged: np.ndarray,
+    objectives: dict[str, dict[str, np.ndarray]],
+    mean_error: float,
+    chance: float,
+    title: str,
+) -> Figure:
+    """Two objectives side by side: accuracies (percent) of test instances, along the line, and error against weight error.
+
+    `target` are the targets' accuracies, `averaged` those of averaged weights at `gamma`; each objective has
+    "predicted_accuracy" and "weight_error", in the same order, and "line_accuracy"; `mean_error` is the weight error of the
+    mean of the training instances.
+    """
+    order = np.argsort(target)
+    position = np.arange(1, len(target) + 1)
+    with plt.rc_context(STYLE):
+        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.9))
+        left.plot(position, target[order], "o", color=TARGET, markersize=4.5, label="target")
+        for (name, found), color, marker in zip(objectives.items(), (PREDICTED, BY_WEIGHTS), "D^"):
+            like = dict(color=color, marker=marker, markersize=4)
+            left.plot(position, found["predicted_accuracy"][order], linestyle="", label=name, **like)
+            middle.plot(gamma, found["line_accuracy"], **like)
+            error = np.abs(target - found["predicted_accuracy"])
+            right.plot(found["weight_error"], error, linestyle="", alpha=0.8, **like)
+        middle.plot(gamma, averaged, "--s", color=WEIGHTS, markersize=3)
+        left.plot([], [], "--s", color=WEIGHTS, markersize=3, label="averaged weights")
+        for axes in (left, middle):
+            axes.set(ylabel="test accuracy (%)", ylim=(0, 1.08 * target.max()))
+            axes.axhline(chance, color="black", linewidth=0.8, linestyle=":", label="chance")
+        left.set(xlabel="test instances, sorted", title="predicted instances")
+        left.set_xticks(position[:: max(1, math.ceil(len(position) / 4))])
+        left.grid(axis="x", visible=False)
+        middle.set(xlabel="interpolation factor $\\gamma$", xlim=(-0.04, 1.04), title="on the line")
+        right.axvline(mean_error, color="black", linewidth=0.8, linestyle="-.")
+        left.plot([], [], color="black", linewidth=0.8, linestyle="-.", label="mean instance")
+        right.set(
+            xlabel="squared error of the weights", ylabel="|target - predicted| (points)", title="weights, accuracy"
+        )
+        right.set(xlim=(0, None), ylim=(0, None))
+        figure.suptitle(title, fontsize=9)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 
 

@@ -30,10 +30,10 @@ def sdf_loss(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def parameter_scales(layout: Layout, rows: Tensor) -> Tensor:
-    """Units for `weight_loss`, (P,), from training instances (N, P): the standard deviation of each parameter's tensor.
+    """Units for `weight_losses`, (P,), from training instances (N, P): the standard deviation of each parameter's tensor.
 
-    Over all elements of the tensor in all instances, around their mean, so that every layer counts whatever its size of
-    numbers, and an order of its channels changes nothing. Tensors that never vary count in their own units.
+    Over all elements of the tensor in all instances, around their mean: layers of small and of large weights count alike,
+    and another order of hidden channels changes nothing. Tensors that never vary count in their own units.
     """
     by_name = layout.unflatten(rows)
     deviations = {name: value.std(correction=0).expand(1, *value.shape[1:]) for name, value in by_name.items()}
@@ -41,12 +41,12 @@ def parameter_scales(layout: Layout, rows: Tensor) -> Tensor:
     return scales.where(scales > 0, 1.0)
 
 
-def weight_loss(predicted: Tensor, target: Tensor, scales: Tensor) -> Tensor:
-    """Mean squared error of predicted from target rows (M, P), without padding, in units of `scales` (P,), a scalar.
+def weight_losses(predicted: Tensor, target: Tensor, scales: Tensor) -> Tensor:
+    """Mean squared error of each predicted row from its target (M, P), without padding, in units of `scales` (P,): (M,).
 
-    The objective that the paper argues against (Sec. III): near in weights is not near in behaviour.
+    What the paper argues against (Sec. III): near in weights is not near in behaviour. About 1 for the mean instance.
     """
-    return ((predicted - target) / scales).square().mean()
+    return ((predicted - target) / scales).square().mean(1)
 
 
 def teacher_losses(predicted: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float) -> Tensor:
