@@ -83,45 +83,48 @@ def plot_objectives(
     target: np.ndarray,
     gamma: np.ndarray,
     averaged: np.ndarray,
-    objectives: dict[str, dict[str, np.ndarray]],
+    predicted: dict[str, dict[str, np.ndarray]],
     mean_error: float,
     chance: float,
     title: str,
 ) -> Figure:
-    """Two objectives side by side: accuracies (percent) of test instances, along the line, and error against weight error.
+    """Distillation, and the best and last NetSpace of another objective: test instances, the line, accuracy against weights.
 
-    `target` are the targets' accuracies, `averaged` those of averaged weights at `gamma`; each objective has
-    "predicted_accuracy" and "weight_error", in the same order, and "line_accuracy"; `mean_error` is the weight error of the
-    mean of the training instances.
+    `target` are the targets' accuracies (percent), `averaged` those of averaged weights at `gamma`. `predicted` has, in
+    this order, each NetSpace's "predicted_accuracy", "weight_error" and "line_accuracy"; `mean_error` is the weight error
+    of the mean of the training instances.
     """
     order = np.argsort(target)
     position = np.arange(1, len(target) + 1)
-    with plt.rc_context(STYLE):
+    styles = (
+        dict(color=PREDICTED, marker="D", markersize=4),
+        dict(color=BY_WEIGHTS, marker="^", markersize=5, markerfacecolor="none"),
+        dict(color=BY_WEIGHTS, marker="v", markersize=4.5),
+    )
+    with plt.rc_context({**STYLE, "axes.titlesize": 9}):
         figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.9))
         left.plot(position, target[order], "o", color=TARGET, markersize=4.5, label="target")
-        for (name, found), color, marker in zip(objectives.items(), (PREDICTED, BY_WEIGHTS), "D^"):
-            like = dict(color=color, marker=marker, markersize=4)
-            left.plot(position, found["predicted_accuracy"][order], linestyle="", label=name, **like)
-            middle.plot(gamma, found["line_accuracy"], **like)
+        for (name, found), style in zip(predicted.items(), styles):
+            left.plot(position, found["predicted_accuracy"][order], linestyle="", label=name, **style)
+            middle.plot(gamma, found["line_accuracy"], **style)
             error = np.abs(target - found["predicted_accuracy"])
-            right.plot(found["weight_error"], error, linestyle="", alpha=0.8, **like)
+            right.plot(found["weight_error"], error, linestyle="", **style)
         middle.plot(gamma, averaged, "--s", color=WEIGHTS, markersize=3)
         left.plot([], [], "--s", color=WEIGHTS, markersize=3, label="averaged weights")
         for axes in (left, middle):
-            axes.set(ylabel="test accuracy (%)", ylim=(0, 1.08 * target.max()))
-            axes.axhline(chance, color="black", linewidth=0.8, linestyle=":", label="chance")
+            axes.set(ylabel="test accuracy (%)", ylim=(0, 1.1 * target.max()))
+            axes.axhline(chance, color="black", linewidth=0.8, linestyle=":")
+        right.axvline(mean_error, color="black", linewidth=0.8, linestyle="-.")
+        for name, linestyle in (("chance", ":"), ("mean instance", "-.")):
+            left.plot([], [], color="black", linewidth=0.8, linestyle=linestyle, label=name)
         left.set(xlabel="test instances, sorted", title="predicted instances")
         left.set_xticks(position[:: max(1, math.ceil(len(position) / 4))])
         left.grid(axis="x", visible=False)
-        middle.set(xlabel="interpolation factor $\\gamma$", xlim=(-0.04, 1.04), title="on the line")
-        right.axvline(mean_error, color="black", linewidth=0.8, linestyle="-.")
-        left.plot([], [], color="black", linewidth=0.8, linestyle="-.", label="mean instance")
-        right.set(
-            xlabel="squared error of the weights", ylabel="|target - predicted| (points)", title="weights, accuracy"
-        )
+        middle.set(xlabel="interpolation factor $\\gamma$", xlim=(-0.04, 1.04), title="from weakest to strongest")
+        right.set(xlabel="squared weight error / variance", ylabel="accuracy error (points)", title="each instance")
         right.set(xlim=(0, None), ylim=(0, None))
         figure.suptitle(title, fontsize=9)
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
