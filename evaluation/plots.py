@@ -121,7 +121,7 @@ def plot_objectives(
         left.set_xticks(position[:: max(1, math.ceil(len(position) / 4))])
         left.grid(axis="x", visible=False)
         middle.set(xlabel="interpolation factor $\\gamma$", xlim=(-0.04, 1.04), title="from weakest to strongest")
-        right.set(xlabel="squared weight error / variance", ylabel="accuracy error (points)", title="each instance")
+        right.set(xlabel="weight error$^2$ / variance", ylabel="accuracy error (points)", title="each instance")
         right.set(xlim=(0, None), ylim=(0, None))
         figure.suptitle(title, fontsize=9)
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)

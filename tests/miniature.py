@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+import compare_objectives
 import create_mlp_dataset
 import create_nets_dataset_multi
 import create_nets_dataset_single
@@ -117,6 +118,12 @@ def run_all_mlps(root: Path) -> Path:
     train_mlps.main(train_mlps_config(root))
     interpolate_mlps.main(interpolate_mlps_config(root))
     return root / "runs" / "chairs" / "mlps"
+
+
+def run_comparison(root: Path) -> dict:
+    """Trains by weights what `run_all` trained by distillation, and compares."""
+    train_single_arch.main(train_config(root, objective="weights"))
+    return compare_objectives.main(look_config(compare_objectives, root))
 
 
 def run_all(root: Path) -> Path:
