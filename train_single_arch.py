@@ -2,8 +2,9 @@
 
     python train_single_arch.py                           # photos
     python train_single_arch.py cifar10 --num-epochs 300  # the paper's sizes; every constant below is a flag
+    python train_single_arch.py --objective weights       # what the paper argues against, for compare_objectives.py
 
-Needs the instances of create_nets_dataset_single.py. Writes runs/<dataset>/single/: best.pt (smallest mean
+Needs the instances of create_nets_dataset_single.py. Writes runs/<dataset>/single/, or weights/: best.pt (smallest mean
 |target - predicted accuracy| on validation instances and images), last.pt, scalars.jsonl and tensorboard/.
 Run again to resume from last.pt. photos takes 3 minutes on 2 CPU cores."""
 
