@@ -2,8 +2,9 @@
 
     python train_single_arch.py                           # photos
     python train_single_arch.py cifar10 --num-epochs 300  # the paper's sizes
+    python train_single_arch.py --objective weights       # what the paper argues against, for compare_objectives.py
 
-Needs the instances of create_nets_dataset_single.py. Writes runs/<dataset>/single/: best.pt (smallest mean
+Needs the instances of create_nets_dataset_single.py. Writes runs/<dataset>/single/, or weights/: best.pt (smallest mean
 |target - predicted accuracy| on validation instances and images), last.pt, scalars.jsonl and tensorboard/.
 Run again to resume from last.pt. photos takes 3 minutes on 2 CPU cores."""
 
@@ -27,9 +28,9 @@ from models.registry import get_architecture
 from models.symmetries import reordering
 from training.command_line import run_script
 from training.distributed import hides_bar, share, sum_gradients, sum_over_ranks
-from training.losses import distillation_loss
+from training.losses import distillation_loss, parameter_scales, weight_losses
 from training.noise import add_noise
-from training.runs import Run, constants_of_run
+from training.runs import SETTINGS, Run, constants_of_run
 from training.runtime import Precision, mixed_precision, pick_device
 from training.schedules import make_scheduler
 
@@ -39,6 +40,7 @@ class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
     sizes: tyro.conf.OmitArgPrefixes[Sizes]
     architecture: str = "resnet8"  # of the instances
+    objective: Literal["distillation", "weights"] = "distillation"  # eq. 1, or mean squared error of the weights
     affine_start: Literal["paper", "instance"] = "paper"  # start of the affine map: near zero, or at an instance
     affine_quantile: float = 0.8  # which instance it starts at: 0 is the weakest on validation images, 1 the strongest
     affine_scale: float = 0.1  # std of its scale, where it starts at an instance
@@ -86,6 +88,7 @@ def main(config: Config) -> None:
     check_prep_shape(prep_shape, nets.num_parameters, config.architecture)
     train, val = (load_split(config.folders, images, "single", split, nets) for split in ("train", "val"))
     val_accuracy = accuracy(nets, val.rows, images.val)
+    scales = parameter_scales(nets.layout, train.rows)
     hidden = nets.hidden_channels() if config.reorder_channels else []
 
     net_space = PrepAutoencoder(config.sizes)
@@ -97,7 +100,7 @@ def main(config: Config) -> None:
     optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate, fused=True)
     num_steps = config.num_epochs * (len(images.train) // config.image_batch)
     scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)
-    run_dir = config.folders.run(config.dataset, "single")
+    run_dir = config.folders.run(config.dataset, SETTINGS[config.objective])
     decodes = {"architectures": [config.architecture], **images.facts()}
     run = Run(run_dir, constants_of_run(config), decodes, net_space, optimizer, scheduler)
     if run.epoch >= config.num_epochs:
@@ -117,7 +120,10 @@ def main(config: Config) -> None:
             preps = pack(shown, prep_shape)  # (M, 1, H, W)
             preps = add_noise(preps, config.prep_noise, (config.seed, 2, run.step + i))
             with precision:
-                loss = step_loss(config, net_space, nets, preps[share()], rows[share()], x)
+                if config.objective == "distillation":
+                    loss = step_loss(config, net_space, nets, preps[share()], rows[share()], x)
+                else:
+                    loss = step_weight_loss(config, net_space, preps[share()], shown[share()], scales)
             optimizer.zero_grad()
             loss.backward()
             sum_gradients(net_space)
@@ -133,7 +139,9 @@ def main(config: Config) -> None:
             predicted_preps = net_space.decode(net_space.encode(pack(val.rows, prep_shape)))
             predicted_rows = unpack(predicted_preps, nets.num_parameters)
             error = (accuracy(nets, predicted_rows, images.val) - val_accuracy).abs().mean().item()
-            run.log({**scalars, "val_accuracy_error": error})  # points
+            weight_error = weight_losses(predicted_rows, val.rows, scales).mean().item()
+            # In points, and relative to how much the weights of a layer vary.
+            run.log({**scalars, "val_accuracy_error": error, "val_weight_error": weight_error})
             run.save(error)
             watched = {"val_error": f"{error:.2f} points", "best": f"{run.best_score:.2f}"}
         else:
@@ -156,6 +164,19 @@ def step_loss(
         target = nets.run(rows, x)  # (m, B, classes)
     predicted = nets.run(unpack(net_space(preps), nets.num_parameters), x)
     return distillation_loss(predicted, target, config.temperature) * (len(rows) / config.meta_batch)
+
+
+def step_weight_loss(
+    config: Config, net_space: PrepAutoencoder, preps: Tensor, shown: Tensor, scales: Tensor
+) -> Tensor:
+    """What this rank's m of the M targets add to the mean squared error of their weights, in units of `scales` (P,).
+
+    `shown` (m, P) is what `preps` (m, 1, H, W) hold, channels in the same order, before the noise. Without targets, 0.
+    """
+    if not len(shown):
+        return torch.zeros((), device=preps.device, requires_grad=True)
+    predicted = unpack(net_space(preps), shown.shape[1])
+    return weight_losses(predicted, shown, scales).sum() / config.meta_batch
 
 
 if __name__ == "__main__":

@@ -15,15 +15,29 @@ INSTANCES_AT_ONCE = 33
 
 
 @torch.no_grad()
+def predicted_classes(nets: ArchitectureOnImages, rows: Tensor, images: Images) -> Tensor:
+    """The class that each instance, a row of `rows` (N, P), says each image is of: (N, images) int64 on the device."""
+    parts = []
+    for start in range(0, len(images), IMAGES_AT_ONCE):
+        x = images.plain(start, min(start + IMAGES_AT_ONCE, len(images)))
+        parts.append(torch.cat([nets.run(part, x).argmax(-1) for part in rows.split(INSTANCES_AT_ONCE)]))
+    return torch.cat(parts, dim=1)
+
+
 def accuracy(nets: ArchitectureOnImages, rows: Tensor, images: Images) -> Tensor:
     """Percent of the images that each instance, a row of `rows` (N, P), classifies correctly: (N,) float32 on the CPU."""
-    correct = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-    for start in range(0, len(images), IMAGES_AT_ONCE):
-        stop = min(start + IMAGES_AT_ONCE, len(images))
-        x, labels = images.plain(start, stop), images.labels[start:stop]
-        parts = [(nets.run(part, x).argmax(-1) == labels).sum(1) for part in rows.split(INSTANCES_AT_ONCE)]
-        correct += torch.cat(parts)
-    return (100 * correct.double() / len(images)).float().cpu()
+    return share_of_images(predicted_classes(nets, rows, images) == images.labels)
+
+
+def agreement(nets: ArchitectureOnImages, rows: Tensor, others: Tensor, images: Images) -> Tensor:
+    """Percent of the images that the i-th of `rows` (N, P) and the i-th of `others` (N, P) put into the same class, right
+    or wrong: (N,) float32 on the CPU."""
+    return share_of_images(predicted_classes(nets, rows, images) == predicted_classes(nets, others, images))
+
+
+def share_of_images(true: Tensor) -> Tensor:
+    """Percent of each row of (N, images) bool: (N,) float32 on the CPU."""
+    return (100 * true.sum(1).double() / true.shape[1]).float().cpu()
 
 
 def mixed_accuracy(pool: ArchitecturePool, preps: Tensor, class_ids: Sequence[int], images: Images) -> Tensor:

@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
 from matplotlib.figure import Figure  # noqa: E402
 
-TARGET, PREDICTED, WEIGHTS = "#0072B2", "#D55E00", "#666666"
+TARGET, PREDICTED, WEIGHTS, BY_WEIGHTS = "#0072B2", "#D55E00", "#666666", "#009E73"
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -76,6 +76,55 @@ def plot_interpolation(gamma: np.ndarray, latent: np.ndarray, weights: np.ndarra
             ylim=(0, None),
         )
         figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def plot_objectives(
+    target: np.ndarray,
+    gamma: np.ndarray,
+    averaged: np.ndarray,
+    predicted: dict[str, dict[str, np.ndarray]],
+    mean_error: float,
+    chance: float,
+    title: str,
+) -> Figure:
+    """Distillation, and the best and last NetSpace of another objective: test instances, the line, accuracy against weights.
+
+    `target` are the targets' accuracies (percent), `averaged` those of averaged weights at `gamma`. `predicted` has, in
+    this order, each NetSpace's "predicted_accuracy", "weight_error" and "line_accuracy"; `mean_error` is the weight error
+    of the mean of the training instances.
+    """
+    order = np.argsort(target)
+    position = np.arange(1, len(target) + 1)
+    styles = (
+        dict(color=PREDICTED, marker="D", markersize=4),
+        dict(color=BY_WEIGHTS, marker="^", markersize=5, markerfacecolor="none"),
+        dict(color=BY_WEIGHTS, marker="v", markersize=4.5),
+    )
+    with plt.rc_context({**STYLE, "axes.titlesize": 9}):
+        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.9))
+        left.plot(position, target[order], "o", color=TARGET, markersize=4.5, label="target")
+        for (name, found), style in zip(predicted.items(), styles):
+            left.plot(position, found["predicted_accuracy"][order], linestyle="", label=name, **style)
+            middle.plot(gamma, found["line_accuracy"], **style)
+            error = np.abs(target - found["predicted_accuracy"])
+            right.plot(found["weight_error"], error, linestyle="", **style)
+        middle.plot(gamma, averaged, "--s", color=WEIGHTS, markersize=3)
+        left.plot([], [], "--s", color=WEIGHTS, markersize=3, label="averaged weights")
+        for axes in (left, middle):
+            axes.set(ylabel="test accuracy (%)", ylim=(0, 1.1 * target.max()))
+            axes.axhline(chance, color="black", linewidth=0.8, linestyle=":")
+        right.axvline(mean_error, color="black", linewidth=0.8, linestyle="-.")
+        for name, linestyle in (("chance", ":"), ("mean instance", "-.")):
+            left.plot([], [], color="black", linewidth=0.8, linestyle=linestyle, label=name)
+        left.set(xlabel="test instances, sorted", title="predicted instances")
+        left.set_xticks(position[:: max(1, math.ceil(len(position) / 4))])
+        left.grid(axis="x", visible=False)
+        middle.set(xlabel="interpolation factor $\\gamma$", xlim=(-0.04, 1.04), title="from weakest to strongest")
+        right.set(xlabel="weight error$^2$ / variance", ylabel="accuracy error (points)", title="each instance")
+        right.set(xlim=(0, None), ylim=(0, None))
+        figure.suptitle(title, fontsize=9)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 

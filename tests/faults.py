@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+import compare_objectives
 import create_mlp_dataset
 import create_nets_dataset_multi
 import create_nets_dataset_single
@@ -49,6 +50,10 @@ SCRIPTS: dict[str, tuple[Any, Callable[[], Any]]] = {
     "create_nets_dataset_multi": (create_nets_dataset_multi, lambda: miniature.create_multi_config(HERE, **MULTI)),
     "create_mlp_dataset": (create_mlp_dataset, lambda: miniature.create_mlp_config(HERE, checkpoint_seconds=0)),
     "train_single_arch": (train_single_arch, lambda: miniature.train_config(HERE, num_epochs=4, validate_every=2)),
+    "train_single_arch by weights": (
+        train_single_arch,
+        lambda: miniature.train_config(HERE, num_epochs=4, validate_every=2, objective="weights"),
+    ),
     "train_multi_arch": (train_multi_arch, lambda: miniature.train_multi_config(HERE, num_epochs=4, validate_every=2)),
     "train_mlps": (train_mlps, lambda: miniature.train_mlps_config(HERE)),
     "train_latspace_single": (train_latspace_single, lambda: miniature.search_config(train_latspace_single, HERE)),
@@ -63,6 +68,7 @@ SCRIPTS: dict[str, tuple[Any, Callable[[], Any]]] = {
     "interpolate_single_arch": (interpolate_single_arch, lambda: miniature.look_config(interpolate_single_arch, HERE)),
     "interpolate_multi_arch": (interpolate_multi_arch, lambda: miniature.look_config(interpolate_multi_arch, HERE)),
     "interpolate_mlps": (interpolate_mlps, lambda: miniature.interpolate_mlps_config(HERE)),
+    "compare_objectives": (compare_objectives, lambda: miniature.look_config(compare_objectives, HERE)),
     "visualize_prep": (visualize_prep, lambda: miniature.look_config(visualize_prep, HERE)),
 }
 

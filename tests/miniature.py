@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+import compare_objectives
 import create_mlp_dataset
 import create_nets_dataset_multi
 import create_nets_dataset_single
@@ -14,9 +15,12 @@ import eval_latspace_multi
 import eval_latspace_single
 import eval_multi
 import eval_single
+import export
+import import_instances
 import interpolate_mlps
 import interpolate_multi_arch
 import interpolate_single_arch
+import report
 import train_latspace_multi
 import train_latspace_single
 import train_mlps
@@ -121,6 +125,12 @@ def run_all_mlps(root: Path) -> Path:
     return root / "runs" / "chairs" / "mlps"
 
 
+def run_comparison(root: Path) -> dict:
+    """Trains by weights what `run_all` trained by distillation, and compares."""
+    train_single_arch.main(train_config(root, objective="weights"))
+    return compare_objectives.main(look_config(compare_objectives, root))
+
+
 class Terminal(io.StringIO):
     """Takes progress bars."""
 
@@ -136,6 +146,18 @@ class Ran:
     files: dict[str, bytes]
 
 
+def modified(root: Path) -> dict[Path, int]:
+    """When each file was, but for locks."""
+    return {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def import_config(root: Path) -> import_instances.Config:
+    """Instances that are there come in once more, into a project of their own."""
+    source = root / "runs" / "photos" / "nets" / "resnet8-adam"
+    preset = import_instances.PRESETS["photos"]
+    return replace(preset, source=source, num_val=2, num_test=2, folders=folders(root / "imports"))
+
+
 def run_each_script(root: Path) -> dict[str, Ran]:
     """Runs every script once, shorter still; by name."""
     few = dict(num_train=(1, 1, 1, 1), num_train_missing=(1, 1), num_val=1, num_test=1)
@@ -147,6 +169,7 @@ def run_each_script(root: Path) -> dict[str, Ran]:
         (eval_single, look_config(eval_single, root)),
         (interpolate_single_arch, look_config(interpolate_single_arch, root)),
         (visualize_prep, look_config(visualize_prep, root)),
+        (compare_objectives, look_config(compare_objectives, root)),
         (create_nets_dataset_multi, create_multi_config(root, **few, **short)),
         (train_multi_arch, train_multi_config(root, num_epochs=1)),
         (eval_multi, look_config(eval_multi, root)),
@@ -158,14 +181,20 @@ def run_each_script(root: Path) -> dict[str, Ran]:
         (create_mlp_dataset, create_mlp_config(root)),
         (train_mlps, train_mlps_config(root)),
         (interpolate_mlps, interpolate_mlps_config(root)),
+        (report, look_config(report, root)),
+        (export, look_config(export, root, what="interpolated")),
+        (import_instances, import_config(root)),
     ]
     ran, before = {}, {}
     for script, config in runs:
+        if script is compare_objectives:
+            train_single_arch.main(train_config(root, objective="weights"))
+            before = modified(root)
         with contextlib.redirect_stderr(Terminal()) as stderr:
             script.main(config)
-        after = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.name != ".lock"}
+        after, project = modified(root), config.folders.runs_dir.parent
         written = [path for path, time in after.items() if before.get(path) != time]
-        files = {path.relative_to(root).as_posix(): path.read_bytes() for path in written}
+        files = {path.relative_to(project).as_posix(): path.read_bytes() for path in written}
         ran[script.__name__] = Ran(stderr.getvalue(), files)
         before = after
     return ran

@@ -39,6 +39,10 @@ INSTANCES = {
 NET_SPACES = {
     "single": (train_single_arch, lambda root: miniature.train_config(root, **SHORT)),
     "single of 3": (train_single_arch, lambda root: miniature.train_config(root, **SHORT, meta_batch=3)),
+    "weights": (
+        train_single_arch,
+        lambda root: miniature.train_config(root, **SHORT, objective="weights", meta_batch=3),
+    ),
     "multi": (train_multi_arch, lambda root: miniature.train_multi_config(root, **SHORT)),
     "multi of 5": (train_multi_arch, lambda root: miniature.train_multi_config(root, **SHORT, meta_batch=5)),
     "missing": (train_multi_arch, lambda root: miniature.train_multi_config(root, **CLIPPED, setting="missing")),

@@ -3,11 +3,13 @@
 import contextlib
 import importlib
 import io
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import create_nets_dataset_multi
@@ -23,6 +25,7 @@ SCRIPTS = (
     "eval_single",
     "interpolate_single_arch",
     "visualize_prep",
+    "compare_objectives",
     "create_nets_dataset_multi",
     "train_multi_arch",
     "eval_multi",
@@ -102,6 +105,8 @@ def test_what_should_not_happen_is_one_line_with_status_1(tmp_path, monkeypatch)
 
 def test_values_of_the_wrong_kind(tmp_path):
     refused("train_single_arch", "--num-epochs", "many", cwd=tmp_path, match=("--num-epochs", "many"))
+    refused("train_single_arch", "--objective", "logits", cwd=tmp_path, match=("--objective", "logits"))
+    refused("compare_objectives", "--num-gammas", "1", cwd=tmp_path, match="--num-gammas 1: must be 2 or more")
     refused("train_single_arch", "--meta-batch", "0", cwd=tmp_path, match="--meta-batch 0: must be more than 0")
     refused("create_nets_dataset_single", "--image-batch", "99999", cwd=tmp_path, match=("99999", "6284"))
     refused(
@@ -114,7 +119,8 @@ def test_values_of_the_wrong_kind(tmp_path):
 
 def test_a_script_names_the_one_that_should_have_run_before(tmp_path):
     refused("train_single_arch", cwd=tmp_path, match="python create_nets_dataset_single.py photos")
-    refused("eval_single", cwd=tmp_path, match="python create_nets_dataset_single.py photos")
+    for script in ("eval_single", "compare_objectives"):
+        refused(script, cwd=tmp_path, match="python create_nets_dataset_single.py photos")
     for setting in ("multi", "missing"):
         where = f"python train_multi_arch.py photos --setting {setting}"
         for script in (
@@ -296,6 +302,22 @@ def test_a_broken_checkpoint_is_named(project, folders):
         refused("eval_single", *folders, cwd=project, match=("best.pt", "train_single_arch.py"))
     finally:
         best.write_bytes(good)
+
+
+def test_objectives_are_compared_only_where_both_were_trained_alike(project, folders):
+    compare, train = ("compare_objectives", *folders), "python train_single_arch.py photos --objective weights"
+    refused(*compare, cwd=project, match=("no checkpoint", "runs/photos/weights/best.pt", train))
+    weights = project / "runs/photos/weights"
+    shutil.copytree(project / "runs/photos/single", weights)
+    saved = torch.load(weights / "last.pt", weights_only=True)
+    for changes, match in (
+        ({"step": 7}, ("photos/weights was trained with steps 7", "photos/single with 98")),
+        ({"constants": {**saved["constants"], "seed": 3}}, ("photos/weights was trained with seed 3", "with 0")),
+        ({"constants": None}, ("weights/last.pt does not say", train)),
+    ):
+        torch.save({**saved, **changes}, weights / "last.pt")
+        refused(*compare, cwd=project, match=match)
+    shutil.rmtree(weights)
 
 
 def test_help_shows_presets_and_constants(tmp_path):

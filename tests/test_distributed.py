@@ -107,7 +107,7 @@ def check_instances(job, runs, reference):
 
 @pytest.mark.parametrize(
     ("number", "jobs"),
-    [(2, ("single", "multi", "missing", "mlps")), (4, ("single", "single of 3", "multi of 5", "multi"))],
+    [(2, ("single", "multi", "missing", "mlps")), (4, ("single", "single of 3", "weights", "multi of 5", "multi"))],
 )
 def test_net_spaces_of_several_ranks_are_those_of_one(root, number, jobs):
     """Meta-batches of 2 to 8 targets, with and without boundary pairs: some ranks have no part of some."""

@@ -7,15 +7,20 @@ from hypothesis import strategies as st
 
 import train_multi_arch
 from models.architecture_pool import ArchitecturePool
-from models.prep import pack
+from models.instances import ArchitectureOnImages
+from models.prep import Layout, pack
 from models.prep_autoencoder import PrepAutoencoder, Sizes
+from models.registry import ARCHITECTURES
+from models.symmetries import reordering
 from training.losses import (
     boundary_pairs,
     class_id_losses,
     distillation_loss,
     interpolate_boundaries,
     interpolation_factors,
+    parameter_scales,
     teacher_losses,
+    weight_losses,
 )
 
 
@@ -55,6 +60,36 @@ def test_half_precision_logits_are_compared_in_float32():
     loss = distillation_loss(predicted, target, 4.0)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, distillation_loss(predicted.double(), target.double(), 4.0).float())
+
+
+def test_weight_losses_are_squared_errors_in_units_of_each_tensors_standard_deviation():
+    layout = Layout(("weight", "bias", "constant"), ((2, 3), (2,), (1,)))
+    rows = torch.randn(5, 9, dtype=torch.float64) * torch.tensor([3.0] * 6 + [0.1] * 2 + [0.0])
+    predicted, target = torch.randn(2, 4, 9, dtype=torch.float64)
+    places = (range(0, 6), range(6, 8), range(8, 9))
+    total = [0.0] * 4
+    for place in places:
+        values = [row[i] for row in rows.tolist() for i in place]
+        mean = sum(values) / len(values)
+        variance = sum((value - mean) ** 2 for value in values) / len(values)
+        for m in range(4):
+            for i in place:
+                total[m] += (predicted[m, i].item() - target[m, i].item()) ** 2 / (variance or 1.0)
+    scales = parameter_scales(layout, rows)
+    assert weight_losses(predicted, target, scales).tolist() == pytest.approx([each / 9 for each in total])
+    assert weight_losses(target, target, scales).tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("name", ["lenetlike", "resnet8"])
+def test_another_order_of_hidden_channels_leaves_weight_losses_as_they_are(name):
+    nets = ArchitectureOnImages(ARCHITECTURES[name], (1, 8, 8), 10)
+    rows = nets.fuse(nets.start([0, 1, 2, 3])).double()
+    index = reordering(nets.layout, nets.fused.hidden_channels(), (1,))
+    assert not torch.equal(index, torch.arange(len(index)))
+    losses, reordered = (
+        weight_losses(each[:2], each[2:], parameter_scales(nets.layout, each)) for each in (rows, rows[:, index])
+    )
+    torch.testing.assert_close(losses, reordered)
 
 
 def softmax(logits, temperature=1.0):

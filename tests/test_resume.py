@@ -56,9 +56,17 @@ def test_instances(tmp_path, monkeypatch):
         assert all(torch.equal(state[name], resumed[name]) for name in state)
 
 
-def test_net_space(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("objective", "setting", "loss", "calls"),
+    # The loss of weights is taken at every validation too: one was before the stop.
+    [
+        ("distillation", "single", "distillation_loss", 2 * 49 + 20),
+        ("weights", "weights", "weight_losses", 2 * 49 + 21),
+    ],
+)
+def test_net_space(tmp_path, monkeypatch, objective, setting, loss, calls):
     """Stopped in the middle of the third epoch of four; validation and checkpoint after the second and fourth."""
-    changes = dict(num_epochs=4, validate_every=2)
+    changes = dict(num_epochs=4, validate_every=2, objective=objective)
     create_nets_dataset_single.main(miniature.create_config(tmp_path / "broken"))
     config = miniature.train_config(tmp_path / "broken", **changes)
     unbroken = miniature.train_config(tmp_path / "unbroken", **changes)
@@ -66,12 +74,12 @@ def test_net_space(tmp_path, monkeypatch):
         miniature.replace(unbroken, folders=miniature.replace(unbroken.folders, lists_dir=config.folders.lists_dir))
     )
     with monkeypatch.context() as patch:
-        stop_after(patch, train_single_arch, "distillation_loss", 2 * 49 + 20)
+        stop_after(patch, train_single_arch, loss, calls)
         with pytest.raises(Stop):
             train_single_arch.main(config)
     train_single_arch.main(config)
 
-    runs = [tmp_path / which / "runs/photos/single" for which in ("unbroken", "broken")]
+    runs = [tmp_path / which / "runs/photos" / setting for which in ("unbroken", "broken")]
     for name in ("last.pt", "best.pt"):
         whole, resumed = (torch.load(run / name, weights_only=True) for run in runs)
         assert whole["epoch"] == resumed["epoch"] and whole["best_score"] == resumed["best_score"]

@@ -7,16 +7,21 @@ import pytest
 import torch
 from PIL import Image
 
+import compare_objectives
 import create_nets_dataset_single
 import eval_single
 import interpolate_single_arch
 import train_single_arch
 import visualize_prep
 from data.instance_files import read_instance
-from data.nets import read_list
+from data.load import load_images
+from data.nets import load_split, read_list
+from evaluation.objectives import correlation
 from evaluation.plots import near_square
 from evaluation.summary import print_summary
 from models.errors import InputError
+from models.instances import ArchitectureOnImages
+from models.registry import ARCHITECTURES
 from tests import miniature
 
 
@@ -24,6 +29,7 @@ from tests import miniature
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("miniature")
     miniature.run_all(root)
+    miniature.run_comparison(root)
     return root
 
 
@@ -88,7 +94,86 @@ def test_interpolation_runs_from_the_weakest_to_the_strongest(run_dir):
     )
 
 
-@pytest.mark.parametrize("name", ["eval_single", "interpolate_single_arch", "visualize_prep"])
+def test_comparison_agrees_with_the_scripts_of_each_figure(run_dir):
+    """The NetSpace of distillation, best on validation, is the one that those look at."""
+    compared = json.loads((run_dir.parent / "compare_objectives.json").read_text())
+    fidelity, line = (
+        json.loads((run_dir / f"{n}.json").read_text()) for n in ("eval_single", "interpolate_single_arch")
+    )
+    distilled = compared["predicted"]["distillation, best"]
+    for ours, theirs in (
+        (compared["target_accuracy"], fidelity["target_accuracy"]),
+        (distilled["predicted_accuracy"], fidelity["predicted_accuracy"]),
+        (distilled["line_accuracy"], line["latent_accuracy"]),
+        (compared["averaged_weights_accuracy"], line["weight_accuracy"]),
+    ):
+        assert ours == theirs
+    assert (compared["from"], compared["to"]) == (line["from"], line["to"])
+    assert {each["steps"] for each in compared["trained"].values()} == {98}
+    assert [compared["trained"][each]["objective"] for each in ("distillation", "weights")] == [
+        "distillation",
+        "weights",
+    ]
+
+
+def test_comparison_measures_weights_and_behaviour_one_instance_at_a_time(root, run_dir):
+    """In float64, of the mean of the training instances, which is predicted for all."""
+    compared = json.loads((run_dir.parent / "compare_objectives.json").read_text())
+    images = load_images("photos", root / "data", torch.device("cpu"))
+    nets = ArchitectureOnImages(ARCHITECTURES["resnet8"], images.image_shape, images.num_classes)
+    train, test = (load_split(miniature.folders(root), images, "single", split, nets) for split in ("train", "test"))
+    mean = train.rows.double().mean(0)
+    (state,) = (
+        {name: value[0] for name, value in each.items()} for each in [nets.layout.unflatten(mean.float()[None])]
+    )
+    x = images.test.plain(0, len(images.test))
+    classes = torch.func.functional_call(nets.fused, state, (x,)).argmax(1)
+    deviations = [part.std(correction=0) for part in train.rows.double().split(nets.layout.sizes, dim=1)]
+    found = compared["predicted"]["mean of the training instances, for all"]
+    for i, row in enumerate(test.rows):
+        errors = (row.double() - mean).split(nets.layout.sizes)
+        squares = sum(((error / deviation) ** 2).sum() for error, deviation in zip(errors, deviations))
+        assert found["weight_error"][i] == pytest.approx(squares.item() / nets.num_parameters, rel=1e-5)
+        target = nets.run(row[None], x)[0].argmax(1)
+        assert found["agreement"][i] == pytest.approx(100 * (target == classes).double().mean().item(), abs=0.1)
+
+
+def test_training_by_weights_comes_nearer_to_weights_than_distillation(run_dir):
+    for setting, falls in (("weights", True), ("single", False)):
+        lines = [json.loads(line) for line in (run_dir.parent / setting / "scalars.jsonl").read_text().splitlines()]
+        assert all("val_weight_error" in line and "val_accuracy_error" in line for line in lines)
+        assert (lines[-1]["val_weight_error"] < lines[0]["val_weight_error"]) == falls
+
+
+def test_comparison_table_and_figure(root, run_dir, monkeypatch):
+    table = (run_dir.parent / "compare_objectives.md").read_text().splitlines()
+    assert len(table) == 8 and len({line.count("|") for line in table}) == 1 and "nan" not in "".join(table)
+    figures = []
+    monkeypatch.setattr(compare_objectives, "save_figure", lambda figure, path: figures.append(figure) or [path, path])
+    results = compare_objectives.main(miniature.look_config(compare_objectives, root))
+    left, middle, right = figures[0].axes
+    order = np.argsort(results["target_accuracy"])
+    drawn = {line.get_label(): line.get_ydata() for line in left.lines}
+    for name in ("distillation, best", "weights, best", "weights, last"):
+        assert drawn[name] == pytest.approx(np.array(results["predicted"][name]["predicted_accuracy"])[order])
+    lines = [
+        results["predicted"][name]["line_accuracy"] for name in ("distillation, best", "weights, best", "weights, last")
+    ]
+    for line, expected in zip(middle.lines, [*lines, results["averaged_weights_accuracy"]]):
+        assert line.get_ydata() == pytest.approx(np.array(expected))
+    weights = results["predicted"]["weights, last"]
+    assert right.lines[2].get_xdata() == pytest.approx(np.array(weights["weight_error"]))
+    error = np.abs(np.subtract(results["target_accuracy"], weights["predicted_accuracy"]))
+    assert right.lines[2].get_ydata() == pytest.approx(error)
+
+
+def test_correlations_that_are_not_defined_are_none():
+    assert correlation([1.0, 2.0, 4.0], [3.0, 5.0, 9.0]) == pytest.approx(1)
+    assert correlation([1.0, 2.0, 4.0], [9.0, 5.0, -90.0], ranks=True) == pytest.approx(-1)
+    assert correlation([1.0], [3.0]) is None and correlation([1.0, 2.0], [3.0, 3.0]) is None
+
+
+@pytest.mark.parametrize("name", ["eval_single", "interpolate_single_arch", "visualize_prep", "../compare_objectives"])
 def test_figures_are_written_and_show_something(run_dir, name):
     assert (run_dir / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     pixels = np.asarray(Image.open(run_dir / f"{name}.png").convert("RGB"))

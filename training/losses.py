@@ -1,9 +1,11 @@
 """What predicted instances are asked to do: behave like their targets (paper eq. 1), or like a teacher, and be of the
-architecture that is wished (eq. 3-12)."""
+architecture that is wished (eq. 3-12). Beside it, what they are not asked to do: have their targets' weights."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from models.prep import Layout
 
 
 def log_probabilities(logits: Tensor, temperature: float) -> Tensor:
@@ -25,6 +27,26 @@ def distillation_loss(predicted: Tensor, target: Tensor, temperature: float) -> 
 def sdf_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """L_pred of eq. 2: mean squared error of predicted from target outputs (M, B) at the same points, a scalar."""
     return F.mse_loss(predicted, target)
+
+
+def parameter_scales(layout: Layout, rows: Tensor) -> Tensor:
+    """Units for `weight_losses`, (P,), from training instances (N, P): the standard deviation of each parameter's tensor.
+
+    Over all elements of the tensor in all instances, around their mean: layers of small and of large weights count alike,
+    and another order of hidden channels changes nothing. Tensors that never vary count in their own units.
+    """
+    by_name = layout.unflatten(rows)
+    deviations = {name: value.std(correction=0).expand(1, *value.shape[1:]) for name, value in by_name.items()}
+    scales = layout.flatten(deviations)[0]
+    return scales.where(scales > 0, 1.0)
+
+
+def weight_losses(predicted: Tensor, target: Tensor, scales: Tensor) -> Tensor:
+    """Mean squared error of each predicted row from its target (M, P), without padding, in units of `scales` (P,): (M,).
+
+    What the paper argues against (Sec. III): near in weights is not near in behaviour. About 1 for the mean instance.
+    """
+    return ((predicted - target) / scales).square().mean(1)
 
 
 def teacher_losses(predicted: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float) -> Tensor:

@@ -26,6 +26,7 @@ from training.logs import ScalarLog
 from training.provenance import versions
 
 COUNTS = ("epoch", "step", "best_score")
+SETTINGS = {"distillation": "single", "weights": "weights"}  # folder of a NetSpace of one architecture, by objective
 
 
 def constants_of_run(config: Any) -> dict[str, Any]:
