@@ -35,7 +35,7 @@ FLAGS_OF_WEIGHTS = {"photos": " --learning-rate 3e-4"}  # docs/compare_objective
 @dataclass(frozen=True)
 class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
-    architecture: str = "resnet8"
+    architecture: str = "resnet8"  # of the instances
     num_gammas: int = 11  # points on the line from 0 to 1, ends included
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
 

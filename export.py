@@ -1,10 +1,10 @@
 """Take nets and spaces away: a predicted, interpolated or optimized instance, or a trained NetSpace as one folder.
 
-    python export.py                                              # predicted from the first test instance of photos
-    python export.py photos --what interpolated --gamma 0.25      # from the first towards the last test instance
-    python export.py photos --what interpolated --start A.pt --end B.pt --formats onnx
-    python export.py photos --what optimized                      # what train_latspace_single.py found
-    python export.py photos --what space --setting multi          # netspace.safetensors and config.json
+    python export.py                                   # predicted, photos
+    python export.py photos --what interpolated --gamma 0.25
+    python export.py photos --what interpolated --start A.pt --end B.pt
+    python export.py photos --what optimized --formats onnx
+    python export.py photos --what space --setting multi
 
 Needs the script that trains the space. Writes runs/<dataset>/<setting>/export/: NAME.safetensors and NAME.pt (the state dict
 under the architecture's own names, batch norm fused) and NAME.onnx; or space/, which NetSpace.load reads anywhere."""
@@ -28,12 +28,12 @@ from training.provenance import versions
 class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
     setting: Literal["single", "multi", "missing", "mlps"] = "single"  # which space
-    what: Literal["predicted", "interpolated", "optimized", "space"] = "predicted"
+    what: Literal["predicted", "interpolated", "optimized", "space"] = "predicted"  # an instance, or the space
     start: Path | None = None  # an instance file; the first of test.txt unless given
     end: Path | None = None  # of the line of what is interpolated; the last of test.txt unless given
     gamma: float = 0.5  # the place on it, 0 at the start, 1 at the end
     instance: int = 0  # which one of those that were optimized
-    formats: tuple[Literal["safetensors", "pt", "onnx"], ...] = ("safetensors", "pt", "onnx")
+    formats: tuple[Literal["safetensors", "pt", "onnx"], ...] = ("safetensors", "pt", "onnx")  # of an instance
     checkpoint: Path | None = None  # runs/<dataset>/<setting>/best.pt unless given
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
 

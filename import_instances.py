@@ -1,9 +1,9 @@
 """Bring in nets that others trained: a folder of state dicts becomes a nets dataset with its input lists (S Sec. IV).
 
-    python import_instances.py cifar10 --source my_resnets                                     # one architecture
-    python import_instances.py cifar10 --source my_resnets --accuracies my_resnets/accuracies.csv
-    python import_instances.py cifar10 --source zoo --setting multi                            # several
-    python import_instances.py deepsdf --source mlps                                           # SIRENs with samples
+    python import_instances.py cifar10 --source FOLDER
+    python import_instances.py cifar10 --source FOLDER --accuracies FILE.csv
+    python import_instances.py cifar10 --source FOLDER --setting multi
+    python import_instances.py deepsdf --source FOLDER  # SIRENs with samples
 
 Files are .pt, .pth or .safetensors of a registered architecture, recognized by names and shapes; batch norm is fused when
 they are read. The CSV has the columns file and accuracy (test, percent); it is compared with what is measured here, since
@@ -46,7 +46,7 @@ class Config:
     accuracies: Path | None = None  # a CSV of test accuracies, percent
     num_val: int = 16  # instances of each architecture in val.txt
     num_test: int = 16  # and in test.txt; the others are in train.txt
-    seed: int = 0
+    seed: int = 0  # of the split
     folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
 
 

@@ -1,6 +1,6 @@
 """Everything that has been run on a data set, as one HTML page, and its numbers in the terminal.
 
-    python report.py             # photos: single, multi and missing, whichever are there
+    python report.py             # photos: single, multi, missing
     python report.py chairs
     python report.py cifar10 --dataset FOLDER
 

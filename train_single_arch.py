@@ -2,7 +2,7 @@
 
     python train_single_arch.py                           # photos
     python train_single_arch.py cifar10 --num-epochs 300  # the paper's sizes
-    python train_single_arch.py --objective weights       # what the paper argues against, for compare_objectives.py
+    python train_single_arch.py --objective weights       # instead of behaviour
 
 Needs the instances of create_nets_dataset_single.py. Writes runs/<dataset>/single/, or weights/: best.pt (smallest mean
 |target - predicted accuracy| on validation instances and images), last.pt, scalars.jsonl and tensorboard/.
