@@ -58,6 +58,7 @@ def flags_of(config):
             flags |= flags_of(value)
         else:
             flags.add("--" + field.name.replace("_", "-"))
+            flags |= {"--no-" + field.name.replace("_", "-")} if isinstance(value, bool) else set()
     return flags
 
 
@@ -89,7 +90,10 @@ def test_commands_parse(page):
 
 @script_of
 def test_flags_of_a_page_are_the_scripts(script):
-    known = set().union(*(flags_of(preset) for preset in importlib.import_module(script).PRESETS.values()))
+    """Or those of another script that its usage runs before."""
+    names = {script, *re.findall(r"^python (\w+)\.py", section(script, "Usage"), re.M)}
+    presets = [preset for name in names for preset in importlib.import_module(name).PRESETS.values()]
+    known = set().union(*map(flags_of, presets))
     known |= {"--logdir", "--nproc-per-node"}  # of tensorboard and torchrun
     assert set(re.findall(r"--[a-z][a-z-]*", text_of(ROOT / f"docs/{script}.md"))) <= known
 
