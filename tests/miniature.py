@@ -159,7 +159,7 @@ def import_config(root: Path) -> import_instances.Config:
 
 
 def run_each_script(root: Path) -> dict[str, Ran]:
-    """Runs every script once, shorter still; by name."""
+    """Runs every script, shorter still; by name."""
     few = dict(num_train=(1, 1, 1, 1), num_train_missing=(1, 1), num_val=1, num_test=1)
     short = dict(num_epochs=(2, 2, 2, 2), teacher="lenetlike", teacher_epochs=2)
     search = dict(validate_every=2, patience=1)
@@ -169,6 +169,7 @@ def run_each_script(root: Path) -> dict[str, Ran]:
         (eval_single, look_config(eval_single, root)),
         (interpolate_single_arch, look_config(interpolate_single_arch, root)),
         (visualize_prep, look_config(visualize_prep, root)),
+        (train_single_arch, train_config(root, objective="weights")),
         (compare_objectives, look_config(compare_objectives, root)),
         (create_nets_dataset_multi, create_multi_config(root, **few, **short)),
         (train_multi_arch, train_multi_config(root, num_epochs=1)),
@@ -185,17 +186,16 @@ def run_each_script(root: Path) -> dict[str, Ran]:
         (export, look_config(export, root, what="interpolated")),
         (import_instances, import_config(root)),
     ]
-    ran, before = {}, {}
+    ran: dict[str, Ran] = {}
+    before: dict[Path, int] = {}
     for script, config in runs:
-        if script is compare_objectives:
-            train_single_arch.main(train_config(root, objective="weights"))
-            before = modified(root)
         with contextlib.redirect_stderr(Terminal()) as stderr:
             script.main(config)
         after, project = modified(root), config.folders.runs_dir.parent
         written = [path for path, time in after.items() if before.get(path) != time]
         files = {path.relative_to(project).as_posix(): path.read_bytes() for path in written}
-        ran[script.__name__] = Ran(stderr.getvalue(), files)
+        twice = ran.get(script.__name__, Ran("", {}))
+        ran[script.__name__] = Ran(twice.stderr + stderr.getvalue(), {**twice.files, **files})
         before = after
     return ran
 
