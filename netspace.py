@@ -30,6 +30,7 @@ from training.runtime import pick_device
 from training.spaces import Space, load_space, save_space, to_device
 
 Net = nn.Module | dict[str, Tensor] | str | Path
+Ends = Tensor | Net | Sequence[Net]
 
 
 class NetSpace:
@@ -92,9 +93,14 @@ class NetSpace:
         """Predicted ClassIds of embeddings (E,) or (N, E), positions in `architectures`."""
         return self.autoencoder.class_ids(self._batch(embedding))
 
-    def interpolate(self, a: Tensor | Net, b: Tensor | Net, gammas: Sequence[float] | Tensor) -> Tensor:
-        """Embeddings (K, E) on the line from a to b, each a net or an embedding (E,): (1 - gamma)*a + gamma*b."""
+    def interpolate(self, a: Ends, b: Ends, gammas: Sequence[float] | Tensor) -> Tensor:
+        """Embeddings (K, E) on the line from a to b, each a net or an embedding: (1 - gamma)*a + gamma*b.
+
+        Of lists or batches of N ends each, (N, K, E). Raises InputError if they are not as many.
+        """
         ends = [each.to(self.device) if isinstance(each, Tensor) else self.encode(each) for each in (a, b)]
+        if ends[0].shape != ends[1].shape:
+            raise InputError(f"ends of shapes {tuple(ends[0].shape)} and {tuple(ends[1].shape)}; give as many of each")
         return interpolate(*ends, torch.as_tensor(gammas, dtype=ends[0].dtype, device=self.device))
 
     def optimize(

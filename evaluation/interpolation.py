@@ -8,8 +8,11 @@ from torch import Tensor
 
 
 def interpolate(start: Tensor, end: Tensor, gamma: Tensor) -> Tensor:
-    """(1 - gamma)*start + gamma*end for every gamma: (K,) and two vectors (D,) give (K, D) (paper eq. 7-12, Fig. 3b/3d)."""
-    return torch.lerp(start[None], end[None], gamma[:, None])
+    """(1 - gamma)*start + gamma*end for every gamma (paper eq. 7-12, Fig. 3b/3d).
+
+    (K,) and two vectors (D,) give (K, D), two batches of them (N, D) give (N, K, D).
+    """
+    return torch.lerp(start[..., None, :], end[..., None, :], gamma[:, None])
 
 
 def median_place(values: Tensor) -> int:

@@ -107,6 +107,10 @@ def test_lines_begin_and_end_at_their_ends_and_take_nets_or_embeddings():
     ends = space.encode([a, b])
     line = space.interpolate(a, ends[1], [0, 0.25, 1])
     assert torch.allclose(line[[0, 2]], ends) and torch.allclose(line[1], 0.75 * ends[0] + 0.25 * ends[1])
+    there_and_back = space.interpolate([a, b], ends.flip(0), torch.tensor([0, 0.25, 1]))
+    assert torch.allclose(there_and_back[0], line) and torch.allclose(there_and_back[1, [2, 0]], ends)
+    with pytest.raises(InputError, match="as many of each"):
+        space.interpolate(a, ends, [0.5])
 
 
 def tiny_images():
