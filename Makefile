@@ -58,7 +58,7 @@ cifar10-small: $(VENV)/installed ## Fig. 3c and 3d on CIFAR-10 with few, short i
 	$(RUN) visualize_prep.py $(SMALL)
 	$(RUN) report.py $(SMALL)
 
-test: $(VENV)/installed ## the tests, in 10 minutes
+test: $(VENV)/installed ## the tests, in 20 minutes
 	$(RUN) -m pytest
 
 test-long: $(VENV)/installed ## every script killed at 20 random moments, and run again: minutes to hours
