@@ -24,7 +24,7 @@ from training import stacks
 from training.distributed import share
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 300  # after which a test counts as hanging
+SECONDS = 900  # after which a test counts as hanging
 
 
 def start(*command, **environment):
