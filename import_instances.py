@@ -94,8 +94,8 @@ def main(config: Config) -> None:
     write = write_lists(config.folders, config.dataset, config.setting, entries)  # refuses before anything is written
     for each in found:
         known = {name: facts[each.path][name] for name in ("architecture", "imported_from")}
-        if not is_on_disk(each.path, known):
-            save_instance(each.path, read_instance(each.source)[0], facts[each.path])
+        is_on_disk(each.path, known)  # refuses to write over another instance
+        save_instance(each.path, read_instance(each.source)[0], facts[each.path])
     write()
     numbers = ", ".join(f"{len(chosen)} in {split}.txt" for split, chosen in entries.items())
     print(
@@ -133,8 +133,8 @@ def import_mlps(config: Config, files: list[Path]) -> None:
     write = write_lists(config.folders, config.dataset, "mlps", lists)
     for file, entry in entries:
         facts = {"imported_from": file.as_posix()}
-        if not is_on_disk(entry.path, facts):
-            save_instance(entry.path, read_instance(file)[0], facts)
+        is_on_disk(entry.path, facts)  # refuses to write over another instance
+        save_instance(entry.path, read_instance(file)[0], facts)
     write()
     print(f"{len(files)} SIRENs: {len(lists['train'])} in train.txt, {len(lists['test'])} in test.txt")
 

@@ -179,6 +179,17 @@ def test_exported_files_compute_the_same(name, tmp_path):
         space.export(e, tmp_path / "net.h5")
 
 
+def test_what_a_space_was_trained_with_is_kept_whatever_its_numbers(tmp_path):
+    trained = {
+        "constants": {"clip_norm": float("inf"), "prep_shape": (8, 16), "why": "-Infinity"},
+        "best_score": -float("inf"),
+    }
+    space = space_of("resnet8").space
+    NetSpace(Space(space.autoencoder, space.decodes, trained)).save(tmp_path)
+    kept = NetSpace.load(tmp_path).space.trained
+    assert kept == {"constants": {"clip_norm": "inf", "prep_shape": [8, 16], "why": "-Infinity"}, "best_score": "-inf"}
+
+
 def test_a_saved_space_is_the_same_elsewhere(tmp_path):
     for i, space in enumerate((space_of(*all_names()), space_of("resnet8"), siren_space())):
         space.save(tmp_path / str(i))

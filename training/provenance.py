@@ -40,6 +40,11 @@ def provenance(config: Any) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> Any:
+    """Infinity and NaN as their names, paths as text, in whatever they are nested."""
+    if isinstance(value, dict):
+        return {name: as_json(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no infinity
     return value.as_posix() if isinstance(value, Path) else value

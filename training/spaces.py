@@ -1,6 +1,5 @@
 """A trained space and what its PReps hold: from a run's folder, from a folder to take away, from the original release."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,8 +108,7 @@ def save_space(space: Space, folder: Path) -> None:
     state = {name: value.detach().cpu().contiguous() for name, value in space.autoencoder.state_dict().items()}
     with written_whole(folder / WEIGHTS) as partial:
         save_file(state, partial)
-    trained = json.loads(json.dumps(space.trained, default=as_json).replace("Infinity", '"inf"'))
-    sizes = asdict(space.autoencoder.sizes)
+    sizes, trained = asdict(space.autoencoder.sizes), as_json(space.trained)
     write_json(folder / CONFIG, {"format": FORMAT, "sizes": sizes, "decodes": space.decodes, "trained": trained})
 
 
