@@ -25,9 +25,10 @@ from models.errors import InputError
 from models.instances import ArchitectureOnImages
 from models.prep import pack, unpack
 from models.registry import ARCHITECTURES
+from training.latent_search import LatentSearch
 from training.losses import class_id_losses, teacher_losses
 from training.runtime import pick_device
-from training.spaces import Space, load_space, save_space, to_device
+from training.spaces import Space, load_space, save_space
 
 Net = nn.Module | dict[str, Tensor] | str | Path
 Ends = Tensor | Net | Sequence[Net]
@@ -36,8 +37,8 @@ Ends = Tensor | Net | Sequence[Net]
 class NetSpace:
     """A trained space. Where a method takes one net or embedding, it takes a list, or a batch (N, E), as well."""
 
-    def __init__(self, space: Space):
-        self.space, self.autoencoder = space, space.autoencoder
+    def __init__(self, space: Space, device: torch.device | None = None):
+        self.space, self.autoencoder = space, space.autoencoder.to(device).eval().requires_grad_(False)
         self.nets = space.nets()  # by ClassId
 
     @classmethod
@@ -47,7 +48,7 @@ class NetSpace:
         Checkpoints of the original release do not say what they decode: `original` does, "cifar10/single" say. On the GPU,
         where there is one, unless a device is given. Raises InputError if there is none or it is broken.
         """
-        return cls(to_device(load_space(Path(path), original), device or pick_device()))
+        return cls(load_space(Path(path), original), device or pick_device())
 
     def save(self, folder: str | Path) -> None:
         """One folder, `netspace.safetensors` and `config.json`, that `load` reads on another machine."""
@@ -122,7 +123,7 @@ class NetSpace:
         teacher gives logits (B, classes) for images (B, C, S, S); or it is the file or state dict of any architecture.
         `alpha` weighs it against labels (eq. 5): by default 1 for one architecture, 0.9 for several. Looks at validation
         accuracy every so many steps, stops when `patience` looks in a row bring no gain, and returns what was best by it.
-        Raises InputError for a space of SIRENs, and for images of another shape.
+        Raises InputError for a space of SIRENs, images of another shape, and a loss that turns NaN.
         """
         pool = self.nets
         if not isinstance(pool, ArchitecturePool):
@@ -137,18 +138,14 @@ class NetSpace:
             teacher = self._module(teacher)
         if alpha is None:
             alpha = 1.0 if len(pool) == 1 else 0.9
-        moving = self._batch(embedding).clone().requires_grad_()
+        search = LatentSearch(self._batch(embedding), learning_rate, patience)
+        moving = search.embeddings
         wished = self.autoencoder.class_ids(moving)
-        adam = torch.optim.Adam([moving], learning_rate)
-        best, best_accuracy, without_gain = moving.detach().clone(), torch.full((len(moving),), -1.0), 0
         for step, (x, labels) in enumerate(endless_batches(images.train, (seed,), image_batch, 0)):
             if step % validate_every == 0:
                 class_ids, accuracy = accuracy_of_embeddings(self.autoencoder, pool, moving.detach(), images.val)
-                accuracy = where_right(accuracy, class_ids, wished)
-                better = accuracy > best_accuracy
-                best[better], best_accuracy[better] = moving.detach()[better], accuracy[better]
-                without_gain = 0 if better.any() else without_gain + 1
-                if without_gain == patience:
+                search.keep(where_right(accuracy, class_ids, wished))
+                if search.stopped:
                     break
             with torch.no_grad():
                 teacher_logits = teacher(x)
@@ -156,10 +153,8 @@ class NetSpace:
             losses = teacher_losses(predicted, teacher_logits, labels, temperature, alpha)
             if self.autoencoder.classifier is not None:
                 losses = losses + class_id_losses(self.autoencoder.classifier(moving), wished)
-            adam.zero_grad()
-            losses.sum().backward()
-            adam.step()
-        return best if embedding.dim() == 2 else best[0]
+            search.descend(losses)
+        return search.best if embedding.dim() == 2 else search.best[0]
 
     def export(self, embedding: Tensor, path: str | Path, facts: dict[str, Any] | None = None) -> None:
         """Writes the decoded net of an embedding (E,): `.safetensors`, `.pt` (a state dict) or `.onnx`, by the suffix.

@@ -19,7 +19,7 @@ from evaluation.accuracy import accuracy_of_embeddings, where_right
 from evaluation.multi import MultiConfig, load_multi_experiment
 from models.errors import InputError
 from training.command_line import run_script
-from training.latent_search import LatentSearch
+from training.latent_search import SavedLatentSearch
 from training.losses import class_id_losses, teacher_losses
 
 
@@ -61,7 +61,7 @@ def main(config: Config) -> None:
         "class_ids": wished,
     }
     initial = net_space.encode(test.preps[chosen])  # (N, E)
-    search = LatentSearch(config.run_dir / "latspace", constants, initial, config.learning_rate, config.patience)
+    search = SavedLatentSearch(config.run_dir / "latspace", constants, initial, config.learning_rate, config.patience)
 
     def validate(scalars: dict[str, float]) -> None:
         found = accuracy_of_embeddings(net_space, pool, search.embeddings.detach(), images.val)

@@ -21,7 +21,7 @@ from evaluation.single import EvaluationConfig, load_experiment
 from models.errors import InputError
 from models.prep import unpack
 from training.command_line import run_script
-from training.latent_search import LatentSearch
+from training.latent_search import SavedLatentSearch
 from training.losses import distillation_loss
 
 
@@ -54,7 +54,7 @@ def main(config: Config) -> None:
     names = ("architecture", "temperature", "image_batch", "learning_rate", "validate_every", "patience", "seed")
     constants = {**{name: getattr(config, name) for name in names}, "instances": [test.paths[index].as_posix()]}
     initial = experiment.encode(test.rows[[index]])  # (1, E)
-    search = LatentSearch(config.run_dir / "latspace", constants, initial, config.learning_rate, config.patience)
+    search = SavedLatentSearch(config.run_dir / "latspace", constants, initial, config.learning_rate, config.patience)
 
     def val_accuracy() -> Tensor:
         return accuracy(nets, experiment.decode(search.embeddings.detach()), images.val)

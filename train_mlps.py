@@ -30,7 +30,7 @@ from models.siren import SirenNets
 from models.symmetries import reordering
 from training.checkpoints import restore_net_space
 from training.command_line import run_script
-from training.distributed import hides_bar, is_first, share, sum_gradients, sum_over_ranks
+from training.distributed import hides_bar, is_first, share, sum_over_ranks
 from training.losses import sdf_loss
 from training.noise import add_noise
 from training.provenance import provenance
@@ -127,12 +127,7 @@ def main(config: Config) -> dict[str, list[float]]:
             places = balanced_places(instances[mine], run.step + i, config.num_points, points.shape[1])
             x, target = points[mine[:, None], places], outputs[mine[:, None], places]  # (m, num_points[, 3])
             loss = step_loss(config, net_space, nets, preps[share()], x, target)
-            optimizer.zero_grad()
-            loss.backward()
-            sum_gradients(net_space)
-            torch.nn.utils.clip_grad_norm_(net_space.parameters(), config.clip_norm)
-            optimizer.step()
-            scheduler.step()
+            run.descend(loss, config.clip_norm)
             total_loss += loss.detach()
             bar.update()
         run.epoch, run.step = run.epoch + 1, run.step + steps_per_epoch

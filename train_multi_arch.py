@@ -27,7 +27,7 @@ from models.architecture_pool import ArchitecturePool
 from models.errors import InputError
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from training.command_line import run_script
-from training.distributed import hides_bar, share, sum_gradients, sum_over_ranks
+from training.distributed import hides_bar, share, sum_over_ranks
 from training.losses import (
     boundary_pairs,
     class_id_losses,
@@ -129,12 +129,7 @@ def main(config: Config) -> None:
                     config, net_space, pool, preps, asked, x, labels, teacher_logits
                 )
             loss = kd + class_id
-            optimizer.zero_grad()
-            loss.backward()
-            sum_gradients(net_space)
-            torch.nn.utils.clip_grad_norm_(net_space.parameters(), config.clip_norm)
-            optimizer.step()
-            scheduler.step()
+            run.descend(loss, config.clip_norm)
             right = sum(mine == theirs for mine, theirs in zip(predicted_ids, wished))
             sums += torch.stack([loss, kd, class_id, *sums.new_tensor([len(wished), right])]).detach()
             bar.update()

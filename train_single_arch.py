@@ -27,7 +27,7 @@ from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.registry import get_architecture
 from models.symmetries import reordering
 from training.command_line import run_script
-from training.distributed import hides_bar, share, sum_gradients, sum_over_ranks
+from training.distributed import hides_bar, share, sum_over_ranks
 from training.losses import distillation_loss, parameter_scales, weight_losses
 from training.noise import add_noise
 from training.runs import SETTINGS, Run, constants_of_run
@@ -124,12 +124,7 @@ def main(config: Config) -> None:
                     loss = step_loss(config, net_space, nets, preps[share()], rows[share()], x)
                 else:
                     loss = step_weight_loss(config, net_space, preps[share()], shown[share()], scales)
-            optimizer.zero_grad()
-            loss.backward()
-            sum_gradients(net_space)
-            torch.nn.utils.clip_grad_norm_(net_space.parameters(), config.clip_norm)
-            optimizer.step()
-            scheduler.step()
+            run.descend(loss, config.clip_norm)
             total_loss += loss.detach()
             bar.update()
         run.epoch, run.step = run.epoch + 1, run.step + len(draws)

@@ -14,23 +14,25 @@ from models.prep import Layout
 from models.registry import Architecture
 from models.symmetries import Channels
 
-# Above this many pixels an image, M instances run one after the other on the CPU. Folding them into channels makes 8x8
-# patches 2 to 10 times faster there; at 32x32 it is slower (docs/performance.md).
-FOLD_MAX_PIXELS = 16 * 16
+# Up to so many pixels an image, instances follow one another in the batch on the CPU; above, each is computed by itself,
+# for its convs are work enough (docs/performance.md).
+SMALL_IMAGE = 16 * 16
 
 
-def run_instances(module: nn.Module, state: dict[str, Tensor], images: Tensor, fold: bool | None = None) -> Tensor:
+def run_instances(module: nn.Module, state: dict[str, Tensor], images: Tensor, form: str | None = None) -> Tensor:
     """Logits (M, B, classes) of M instances of `module`.
 
     `state` holds parameters (and, with batch norm, running statistics, which training mode updates in place) of shape
     (M, *shape); it replaces the module's own. `images` are (B, C, S, S), seen by all, or (M, B, C, S, S), each
-    instance's own. `fold` chooses between side by side in channels and one after the other; by default the faster.
+    instance's own. `form` says where instances lie: "channels", "batch" (see models/layers.py), or "alone", one after
+    the other; by default the fastest.
     """
     m = next(iter(state.values())).shape[0]
     own_images = images.dim() == 5
-    if fold is None:
-        fold = images.is_cuda or m > 1 and images.shape[-1] * images.shape[-2] <= FOLD_MAX_PIXELS
-    if not fold:
+    if form is None:
+        small = images.shape[-1] * images.shape[-2] <= SMALL_IMAGE
+        form = "channels" if images.is_cuda else "batch" if small and m > 1 else "alone"
+    if form == "alone":
         each = [
             functional_call(
                 module, {name: value[i] for name, value in state.items()}, (images[i] if own_images else images,)
@@ -38,6 +40,10 @@ def run_instances(module: nn.Module, state: dict[str, Tensor], images: Tensor, f
             for i in range(m)
         ]
         return torch.stack(each)
+    if form == "batch":
+        x = (images if own_images else images.expand(m, *images.shape)).flatten(0, 1)
+        state = {name: value[:, None] for name, value in state.items()}
+        return functional_call(module, state, (x,)).view(m, len(x) // m, -1)
     x = fold_instances(images) if own_images else images.contiguous(memory_format=torch.channels_last)
     logits = functional_call(module, state, (x,))  # (B, M*classes)
     return logits.view(logits.shape[0], m, -1).transpose(0, 1)

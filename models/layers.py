@@ -1,21 +1,22 @@
 """Conv2d, Linear and BatchNorm2d that compute one instance or M instances at once.
 
-The parameters of one instance have PyTorch's usual shapes; those of M instances have one more leading dimension M
-(``torch.func.functional_call`` puts either into the same module). Activations of M instances are folded into channels,
-instance by instance: (B, M*C, H, W) and (B, M*F). Whatever has no parameters (activations, pooling, flatten, sums) is
-therefore plain PyTorch, and a target architecture is written as if for a single net.
+The parameters of one instance have PyTorch's usual shapes. Those of M instances (``torch.func.functional_call`` puts
+either into the same module) come in two forms, which say how activations go along with them:
 
-This is the only file that knows how M instances are computed: a faster way is a change here and nowhere else.
+- (M, *shape): folded into channels, instance by instance: (B, M*C, H, W) and (B, M*F);
+- (M, 1, *shape): one instance after the other in the batch: (M*B, C, H, W) and (M*B, F).
+
+Whatever has no parameters (activations, pooling, flatten, sums) is therefore plain PyTorch, and a target architecture is
+written as if for a single net. Which form is faster where is decided in models/instances.py; how M instances are computed
+is known to this file and models/bands.py alone.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.bands import banded_conv, is_banded, normalize
 from models.errors import InputError
-
-# Grouped convs on the CPU are twice as fast where a group has this many output channels: a vector register's floats.
-CPU_GROUP_CHANNELS = 8
 
 
 def fold_instances(x: Tensor) -> Tensor:
@@ -25,73 +26,58 @@ def fold_instances(x: Tensor) -> Tensor:
 
 
 class Conv2d(nn.Conv2d):
-    """``nn.Conv2d`` that also takes the weights (M, O, I, k, k) and biases (M, O) of M instances.
+    """``nn.Conv2d`` that also takes the weights and biases of M instances.
 
-    With those, the input is (B, M*I, H, W), or (B, I, H, W) when all instances look at the same images, and the output
-    (B, M*O, H', W').
+    Folded into channels, the input is (B, M*I, H, W), or (B, I, H, W) when all instances look at the same images, and the
+    output (B, M*O, H', W'). In the batch, it is (M*B, I, H, W) and (M*B, O, H', W').
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dim() == 6:
+            return self._in_batch(x, self.weight[:, 0], None if self.bias is None else self.bias[:, 0])
         stride = self.stride
         if self.kernel_size == (1, 1) and self.padding == (0, 0):
             # The same numbers from every stride-th pixel. Strided 1x1 convs of few channels in channels-last memory write
             # past their buffer in the backward pass on CPUs with AVX2 or AVX-512 (oneDNN issue 6035, torch 2.12.0).
             x, stride = x[..., :: stride[0], :: stride[1]], (1, 1)
         if self.weight.dim() == 4:
-            return F.conv2d(x, self.weight, self.bias, stride, self.padding, self.dilation, self.groups)
+            return F.conv2d(x, self.weight, self.bias, stride, self.padding, self.dilation)
         m, o, i, kh, kw = self.weight.shape
         bias = None if self.bias is None else self.bias.reshape(m * o)
-        if x.shape[1] == i:  # instances that share their images share the input channels: one dense conv
-            weight = self.weight.reshape(m * o, i, kh, kw).contiguous(memory_format=torch.channels_last)
-            return F.conv2d(x, weight, bias, stride, self.padding, self.dilation)
-        together = 1 if x.is_cuda else max(1, CPU_GROUP_CHANNELS // o)
-        spare = -m % together
-        if spare:  # the last group is filled up with instances of zeros
-            x = F.pad(x, (0, 0, 0, 0, 0, spare * i)).contiguous(memory_format=torch.channels_last)
-        weight = join_groups(self.weight, together).contiguous(memory_format=torch.channels_last)
-        groups = (m + spare) // together
-        if not spare:
-            return F.conv2d(x, weight, bias, stride, self.padding, self.dilation, groups)
-        bias = None if bias is None else F.pad(bias, (0, spare * o))
-        out = F.conv2d(x, weight, bias, stride, self.padding, self.dilation, groups)
-        return out[:, : m * o].contiguous(memory_format=torch.channels_last)
+        weight = self.weight.reshape(m * o, i, kh, kw).contiguous(memory_format=torch.channels_last)
+        groups = 1 if x.shape[1] == i else m  # instances that share their images share the input channels
+        return F.conv2d(x, weight, bias, stride, self.padding, self.dilation, groups)
 
-
-def join_groups(weight: Tensor, together: int) -> Tensor:
-    """Weights (M, O, I, k, k) for a grouped conv of so many instances a group: block diagonal, (M'*O, together*I, k, k).
-
-    M' is M, rounded up to whole groups. The zeros between instances add nothing, but for an instance that has overflowed:
-    infinity times zero is NaN, for its neighbours in the group too.
-    """
-    m, o, i, kh, kw = weight.shape
-    if together == 1:
-        return weight.reshape(m * o, i, kh, kw)
-    weight = F.pad(weight, (0, 0) * 4 + (0, -m % together)).view(-1, together, o, i, kh, kw)
-    blocks = torch.diag_embed(weight.movedim(1, -1), dim1=1, dim2=3)  # (M'/together, together, O, together, I, k, k)
-    return blocks.reshape(-1, together * i, kh, kw)
+    def _in_batch(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if is_banded(self.kernel_size, self.stride, self.padding, self.dilation):
+            return banded_conv(x, weight, bias, self.stride[0], int(self.padding[0]))
+        biases = [None] * len(weight) if bias is None else bias
+        each = zip(x.chunk(len(weight)), weight, biases)
+        return torch.cat([F.conv2d(x, w, b, self.stride, self.padding, self.dilation) for x, w, b in each])
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` that also takes the weights (M, O, I) and biases (M, O) of M instances.
+    """``nn.Linear`` that also takes the weights and biases of M instances.
 
-    With those, folded activations (B, M*I) become (B, M*O), and activations (M, B, I) become (M, B, O).
+    Folded into channels, activations (B, M*I) become (B, M*O); in the batch, (M*B, I) become (M*B, O).
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.dim() == 2:
             return super().forward(x)
-        m, o, i = self.weight.shape
-        if x.dim() == 3:
-            return torch.baddbmm(self.bias[:, None], x, self.weight.transpose(1, 2))
-        out = torch.bmm(x.view(-1, m, i).transpose(0, 1), self.weight.transpose(1, 2)) + self.bias[:, None]  # (M, B, O)
+        m, o, i = self.weight.shape[0], *self.weight.shape[-2:]
+        weight, bias = self.weight.reshape(m, o, i).transpose(1, 2), self.bias.reshape(m, 1, o)
+        if self.weight.dim() == 4:
+            return torch.baddbmm(bias, x.view(m, -1, i), weight).view(-1, o)
+        out = torch.bmm(x.view(-1, m, i).transpose(0, 1), weight) + bias  # (M, B, O)
         return out.transpose(0, 1).reshape(-1, m * o)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` that also takes parameters and running statistics (M, C) of M instances.
+    """``nn.BatchNorm2d`` that also takes parameters and running statistics of M instances.
 
-    Batch norm works channel by channel, so M instances are M*C channels. The running statistics are updated in place
-    and must be contiguous.
+    Batch norm works channel by channel, so M instances folded into channels are M*C of them. The running statistics are
+    updated in place and must be contiguous.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,6 +86,9 @@ class BatchNorm2d(nn.BatchNorm2d):
         assert (
             self.running_mean is not None and self.running_var is not None and self.momentum is not None
         )  # its default
+        if self.weight.dim() == 3:
+            running, affine = (self.running_mean[:, 0], self.running_var[:, 0]), (self.weight[:, 0], self.bias[:, 0])
+            return normalize(x, *running, *affine, self.training, self.momentum, self.eps)
         mean, var = self.running_mean.view(-1), self.running_var.view(-1)
         weight, bias = self.weight.reshape(-1), self.bias.reshape(-1)
         return F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)

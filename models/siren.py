@@ -76,7 +76,8 @@ class SirenNets:
     def run(self, rows: Tensor, points: Tensor) -> Tensor:
         """Signed distances (M, B) of M instances, rows (M, P), at points (M, B, 3), or (B, 3) seen by all."""
         points = points.expand(len(rows), -1, -1)
-        return functional_call(self.net, self.layout.unflatten(rows), (points,))
+        state = {name: value[:, None] for name, value in self.layout.unflatten(rows).items()}
+        return functional_call(self.net, state, (points.flatten(0, 1),)).view(points.shape[:2])
 
     def module(self, row: Tensor) -> nn.Module:
         """The instance of a row (P,) as a module of its own. See module_of."""

@@ -46,16 +46,16 @@ def assert_same_gradients(ours, reference, named):
         assert_same(mine, plains, name)
 
 
-@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("form", ["channels", "batch", "alone"])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(
     ("name", "on"), [*((name, PHOTOS) for name in ARCHITECTURES), *((name, CIFAR) for name in list(ARCHITECTURES)[:3])]
 )
-def test_predicted_instances(name, on, dtype, fold):
+def test_predicted_instances(name, on, dtype, form):
     nets, state = instances_in_float64(name, *on, m=M)
     rows = nets.fuse(state).to(dtype).requires_grad_()
     images, weights = torch.randn(B, *on[0], dtype=dtype), torch.randn(M, B, on[1], dtype=dtype)
-    ours = run_instances(nets.fused, nets.layout.unflatten(rows), images, fold)
+    ours = run_instances(nets.fused, nets.layout.unflatten(rows), images, form)
     reference = torch.stack([plain.run_net(name, plain.state_of(nets.layout, row), images) for row in rows])
     assert_same(ours, reference, "logits")
     assert_same_gradients((ours * weights).sum(), (reference * weights).sum(), {"rows": rows})

@@ -2,13 +2,13 @@
 
 import torch
 
-from training.latent_search import LatentSearch
+from training.latent_search import SavedLatentSearch
 
 CURVATURE = torch.tensor([1.0, 10.0, 0.1])
 
 
 def searched(folder, rows, steps=20):
-    search = LatentSearch(folder, {}, torch.ones(3, 4)[rows], 0.1, patience=3)
+    search = SavedLatentSearch(folder, {}, torch.ones(3, 4)[rows], 0.1, patience=3)
     for _ in range(steps):
         search.update(CURVATURE[rows] * search.embeddings.square().sum(1))
     return search.embeddings.detach()
@@ -22,7 +22,7 @@ def test_embeddings_side_by_side_move_as_alone(tmp_path):
 
 
 def test_each_keeps_its_own_best_and_all_stop_when_none_gains(tmp_path):
-    search = LatentSearch(tmp_path, {"a": 1}, torch.zeros(2, 4), 0.1, patience=2)
+    search = SavedLatentSearch(tmp_path, {"a": 1}, torch.zeros(2, 4), 0.1, patience=2)
     seen, stopped = [], []
     for accuracies in ([10.0, 10.0], [20.0, 5.0], [15.0, 11.0], [20.0, 11.0], [19.0, 3.0]):
         stopped.append(search.stopped)

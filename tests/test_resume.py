@@ -17,7 +17,7 @@ from data.instance_files import read_instance
 from models.errors import InputError
 from tests import miniature
 from training.ensembles import Ensemble
-from training.latent_search import LatentSearch
+from training.latent_search import SavedLatentSearch
 
 
 class Stop(Exception):
@@ -182,7 +182,7 @@ def test_latent_space_optimization(zoo, monkeypatch, few_photos, script):
     assert whole["step"] >= 15
     (folder / "latspace.pt").unlink()
     with monkeypatch.context() as patch:
-        stop_after(patch, LatentSearch, "update", 13)
+        stop_after(patch, SavedLatentSearch, "update", 13)
         with pytest.raises(Stop):
             script.main(config)
     assert torch.load(folder / "latspace.pt", weights_only=True)["step"] == 10
@@ -232,7 +232,7 @@ def test_a_diverging_instance_is_named(tmp_path, monkeypatch):
 
 
 def test_a_diverging_search_is_named(tmp_path):
-    search = LatentSearch(tmp_path, {"instances": ["a.pt", "b.pt"]}, torch.ones(2, 4), 0.1, patience=2)
+    search = SavedLatentSearch(tmp_path, {"instances": ["a.pt", "b.pt"]}, torch.ones(2, 4), 0.1, patience=2)
     search.validate(torch.tensor([1.0, 2.0]), {})
     search.update(search.embeddings.sum(1))
     search.validate(torch.tensor([1.0, 2.0]), {})

@@ -18,7 +18,7 @@ from training.checkpoints import (
     refuse_other_constants,
     save_checkpoint,
 )
-from training.distributed import is_first, num_ranks, start_alike
+from training.distributed import is_first, num_ranks, start_alike, sum_gradients
 from training.divergence import FirstBad
 from training.interruption import must_stop, stop
 from training.locks import hold
@@ -91,6 +91,15 @@ class Run:
         self.stop_if_asked(len(chosen), sums, first_bad, chosen, paths)
         self.refuse_divergence(first_bad, chosen, paths)
         self.within = {"steps": 0}
+
+    def descend(self, loss: Tensor, clip_norm: float) -> None:
+        """One step of the optimizer, and of the rate, down a loss to which every rank adds its share."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        sum_gradients(self.net_space)
+        torch.nn.utils.clip_grad_norm_(self.net_space.parameters(), clip_norm)
+        self.optimizer.step()
+        self.scheduler.step()
 
     def stop_if_asked(
         self,

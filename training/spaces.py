@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 
 from data.files import read_json, write_json, written_whole
@@ -136,7 +135,3 @@ def load_saved_space(folder: Path) -> Space:
     if not all(value.is_floating_point() and value.isfinite().all() for value in state.values()):
         raise InputError(f"{folder / WEIGHTS} holds NaN, infinity or no floating point numbers; save the space again")
     return Space(autoencoder.eval(), config["decodes"], config.get("trained", {}))
-
-
-def to_device(space: Space, device: torch.device) -> Space:
-    return Space(space.autoencoder.to(device).eval().requires_grad_(False), space.decodes, space.trained)
