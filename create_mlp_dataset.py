@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from data.draws import balanced_places, instance_keys
 from data.files import write_json
+from data.fingerprints import fingerprint_of_file
 from data.folders import Folders
 from data.instance_files import save_instance
 from data.load import dataset_name
@@ -102,15 +103,14 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     folder = config.folders.nets(config.dataset, "siren-adam")
     protocol = ("num_steps", "num_points", "learning_rate", "lr_decay", "lr_every", "num_kept", "seed")
     facts = {"dataset": dataset, "hidden": list(config.hidden), **{name: getattr(config, name) for name in protocol}}
-    plans = [
-        Plan(
-            i, config.num_steps, folder / f"seed{config.seed}-{shape.stem}.safetensors", {**facts, "shape": shape.stem}
-        )
-        for i, shape in enumerate(shapes)
-    ]
-    of_shape = {shape: plan.path for shape, plan in zip(shapes, plans)}
+    plans = []
+    for i, shape in enumerate(shapes):
+        of_shape = {"shape": shape.stem, "samples": fingerprint_of_file(shape)}
+        path = folder / f"seed{config.seed}-{shape.stem}.safetensors"
+        plans.append(Plan(i, config.num_steps, path, {**facts, **of_shape}))
+    paths = {shape: plan.path for shape, plan in zip(shapes, plans)}
     lists = {"train": train, "test": test}
-    entries = {split: [Entry(nets.widths, dataset, of_shape[shape]) for shape in lists[split]] for split in lists}
+    entries = {split: [Entry(nets.widths, dataset, paths[shape]) for shape in lists[split]] for split in lists}
     write = write_lists(config.folders, config.dataset, "mlps", entries)  # refuses now, not after hours of fitting
 
     fit = partial(fit_side_by_side, config, nets, shapes, device)

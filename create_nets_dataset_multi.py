@@ -140,7 +140,7 @@ def plan_all(
     sgd = ("learning_rate", "lr_drops", "momentum", "weight_decay")
     facts = {name: getattr(config, name) for name in (*sgd, "image_batch", "look_from", "look_every")}
     facts = {**facts, "lr_drops": list(config.lr_drops), "dataset": images.name, "architecture": architecture.name}
-    facts["num_epochs"] = num_epochs
+    facts |= {"num_epochs": num_epochs, "images": images.fingerprint}
     steps = num_epochs * (len(images.train) // config.image_batch)
     return plan_instances(total, [steps], folder, facts, config.seed)
 

@@ -99,7 +99,8 @@ def main(config: Config) -> None:
     }
     total = config.num_train + config.num_val + config.num_test
     steps = [length * steps_of for length in config.lengths]
-    plans = plan_instances(total, steps, folder, {"dataset": images.name, **facts}, config.seed)
+    of_images = {"dataset": images.name, "images": images.fingerprint}
+    plans = plan_instances(total, steps, folder, {**of_images, **facts}, config.seed)
     splits = split_plans(plans, config.num_val, config.num_test, config.seed)
     entries = {
         split: [Entry(nets.architecture, images.name, plan.path) for plan in chosen] for split, chosen in splits.items()

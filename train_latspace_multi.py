@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
+from data.fingerprints import fingerprint
 from data.images import endless_batches
 from data.nets import load_teacher
 from evaluation.accuracy import accuracy_of_embeddings, where_right
@@ -54,9 +55,11 @@ def main(config: Config) -> None:
         chosen += mine[: config.per_class]
     wished = [test.class_ids[i] for i in chosen]
     net_space = experiment.net_space.requires_grad_(False)
+    data = {"images": images.fingerprint, "teacher": fingerprint(teacher_row)}
     names = ("temperature", "alpha", "image_batch", "learning_rate", "validate_every", "patience", "seed")
     constants = {
         **{name: getattr(config, name) for name in names},
+        **data,
         "instances": [test.paths[i].as_posix() for i in chosen],
         "class_ids": wished,
     }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from data.fingerprints import fingerprint
 from data.images import endless_batches
 from data.nets import load_teacher
 from evaluation.accuracy import accuracy
@@ -51,8 +52,9 @@ def main(config: Config) -> None:
     if index >= len(test):
         raise InputError(f"--instance {index}: test.txt holds {len(test)} instances, give 0 to {len(test) - 1}")
     decoder = experiment.net_space.requires_grad_(False).decoder
+    data = {"images": images.fingerprint, "teacher": fingerprint(teacher_row)}
     names = ("architecture", "temperature", "image_batch", "learning_rate", "validate_every", "patience", "seed")
-    constants = {**{name: getattr(config, name) for name in names}, "instances": [test.paths[index].as_posix()]}
+    constants = {name: getattr(config, name) for name in names} | data | {"instances": [test.paths[index].as_posix()]}
     initial = experiment.encode(test.rows[[index]])  # (1, E)
     search = SavedLatentSearch(config.run_dir / "latspace", constants, initial, config.learning_rate, config.patience)
 

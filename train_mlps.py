@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from data.draws import balanced_places, instance_keys
 from data.files import write_json
+from data.fingerprints import fingerprint
 from data.folders import Folders
 from data.mlps import load_mlps
 from data.nets import meta_batches
@@ -109,7 +110,8 @@ def main(config: Config) -> dict[str, list[float]]:
     scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)
     run_dir = config.folders.run(config.dataset, "mlps")
     decodes = {"siren_widths": list(nets.widths)}
-    run = Run(run_dir, constants_of_run(config), decodes, net_space, optimizer, scheduler, highest_is_best=True)
+    constants = constants_of_run(config, instances=fingerprint(train.rows, train.samples, measured.samples))
+    run = Run(run_dir, constants, decodes, net_space, optimizer, scheduler, highest_is_best=True)
 
     instances = instance_keys([(config.seed, 3, i) for i in range(len(train))], device)
     watched: dict[str, str] = {}

@@ -18,6 +18,7 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+from data.fingerprints import fingerprint
 from data.folders import Folders
 from data.images import Epoch, check_batch
 from data.load import load_images
@@ -104,7 +105,9 @@ def main(config: Config) -> None:
     scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)
     run_dir = config.folders.run(config.dataset, config.setting)
     decodes = {"architectures": pool.names, **images.facts()}
-    run = Run(run_dir, constants_of_run(config), decodes, net_space, optimizer, scheduler, highest_is_best=True)
+    shown = fingerprint(train.preps, val.preps, torch.tensor([*train.class_ids, *val.class_ids]))
+    data = {"instances": shown, "teacher": fingerprint(teacher_row), "images": images.fingerprint}
+    run = Run(run_dir, constants_of_run(config, **data), decodes, net_space, optimizer, scheduler, highest_is_best=True)
     if run.epoch >= config.num_epochs:
         print(f"already trained for {run.epoch} epochs; best.pt in {run_dir}")
 

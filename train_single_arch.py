@@ -16,6 +16,7 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+from data.fingerprints import fingerprint
 from data.folders import Folders
 from data.images import Epoch, check_batch
 from data.load import load_images
@@ -102,7 +103,8 @@ def main(config: Config) -> None:
     scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)
     run_dir = config.folders.run(config.dataset, SETTINGS[config.objective])
     decodes = {"architectures": [config.architecture], **images.facts()}
-    run = Run(run_dir, constants_of_run(config), decodes, net_space, optimizer, scheduler)
+    data = {"instances": fingerprint(train.rows, val.rows), "images": images.fingerprint}
+    run = Run(run_dir, constants_of_run(config, **data), decodes, net_space, optimizer, scheduler)
     if run.epoch >= config.num_epochs:
         print(f"already trained for {run.epoch} epochs; best.pt in {run_dir}")
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from data.fingerprints import fingerprint
 from models.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -87,6 +89,12 @@ class ImageSet:
             "mean": mean,
             "std": std,
         }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of what instances are trained on and chosen by; test images are not among it."""
+        splits = (self.train, self.val)
+        return fingerprint(*(each for split in splits for each in (split.pixels, split.labels, split.mean, split.std)))
 
     def to(self, device: torch.device | str) -> "ImageSet":
         return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))

@@ -61,7 +61,7 @@ def is_on_disk(path: Path, facts: dict[str, Any]) -> bool:
     for name, value in facts.items():
         if found.get(name) != value:
             raise InputError(
-                f"{path} was made with {name} {found.get(name)}, not {value}; move it away, or use the constants that it was made with"
+                f"{path} was made with {name} {found.get(name)}, not {value}; move it away, or use what it was made with"
             )
     return True
 

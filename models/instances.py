@@ -14,9 +14,10 @@ from models.prep import Layout
 from models.registry import Architecture
 from models.symmetries import Channels
 
-# Up to so many pixels an image, instances follow one another in the batch on the CPU; above, each is computed by itself,
-# for its convs are work enough (docs/performance.md).
+# On the CPU, instances are computed together on images of up to so many pixels. On larger ones each by itself is work enough.
 SMALL_IMAGE = 16 * 16
+# From so many on they follow one another in the batch, fewer are folded into channels (docs/performance.md).
+IN_BATCH_FROM = 8
 
 
 def run_instances(module: nn.Module, state: dict[str, Tensor], images: Tensor, form: str | None = None) -> Tensor:
@@ -30,8 +31,7 @@ def run_instances(module: nn.Module, state: dict[str, Tensor], images: Tensor, f
     m = next(iter(state.values())).shape[0]
     own_images = images.dim() == 5
     if form is None:
-        small = images.shape[-1] * images.shape[-2] <= SMALL_IMAGE
-        form = "channels" if images.is_cuda else "batch" if small and m > 1 else "alone"
+        form = "channels" if images.is_cuda else fastest_on_cpu(m, images.shape[-1] * images.shape[-2])
     if form == "alone":
         each = [
             functional_call(
@@ -47,6 +47,12 @@ def run_instances(module: nn.Module, state: dict[str, Tensor], images: Tensor, f
     x = fold_instances(images) if own_images else images.contiguous(memory_format=torch.channels_last)
     logits = functional_call(module, state, (x,))  # (B, M*classes)
     return logits.view(logits.shape[0], m, -1).transpose(0, 1)
+
+
+def fastest_on_cpu(m: int, pixels: int) -> str:
+    if m == 1 or pixels > SMALL_IMAGE:
+        return "alone"
+    return "batch" if m >= IN_BATCH_FROM else "channels"
 
 
 def start_instances(build: Callable[[], nn.Module], seeds: list[int]) -> dict[str, Tensor]:

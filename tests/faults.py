@@ -26,9 +26,12 @@ import eval_latspace_multi
 import eval_latspace_single
 import eval_multi
 import eval_single
+import export
+import import_instances
 import interpolate_mlps
 import interpolate_multi_arch
 import interpolate_single_arch
+import report
 import train_latspace_multi
 import train_latspace_single
 import train_mlps
@@ -70,6 +73,10 @@ SCRIPTS: dict[str, tuple[Any, Callable[[], Any]]] = {
     "interpolate_mlps": (interpolate_mlps, lambda: miniature.interpolate_mlps_config(HERE)),
     "compare_objectives": (compare_objectives, lambda: miniature.look_config(compare_objectives, HERE)),
     "visualize_prep": (visualize_prep, lambda: miniature.look_config(visualize_prep, HERE)),
+    "export": (export, lambda: miniature.look_config(export, HERE)),
+    "export of a space": (export, lambda: miniature.look_config(export, HERE, what="space")),
+    "import_instances": (import_instances, lambda: miniature.import_config(HERE, num_val=1, num_test=1)),
+    "report": (report, lambda: miniature.look_config(report, HERE)),
 }
 
 

@@ -151,11 +151,12 @@ def modified(root: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
-def import_config(root: Path) -> import_instances.Config:
+def import_config(root: Path, **changes) -> import_instances.Config:
     """Instances that are there come in once more, into a project of their own."""
     source = root / "runs" / "photos" / "nets" / "resnet8-adam"
     preset = import_instances.PRESETS["photos"]
-    return replace(preset, source=source, num_val=2, num_test=2, folders=folders(root / "imports"))
+    small = dict(source=source, num_val=2, num_test=2, folders=folders(root / "imports"))
+    return replace(preset, **{**small, **changes})
 
 
 def run_each_script(root: Path) -> dict[str, Ran]:

@@ -1,6 +1,7 @@
 """A run that is stopped and resumed equals an unbroken one, bit for bit."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -102,6 +103,42 @@ def test_a_longer_run_at_a_constant_rate_goes_on_where_the_shorter_ended(tmp_pat
 @pytest.fixture
 def few_photos(monkeypatch):
     monkeypatch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
+
+
+def test_what_changed_since_is_not_gone_on_with(tmp_path, monkeypatch, few_photos):
+    """The same constants, but other images, or instances in another order: refused, and all files stay as they are."""
+    making = miniature.create_config(tmp_path, checkpoint_seconds=0)
+    with monkeypatch.context() as patch:
+        stop_after(patch, Ensemble, "step", 8)
+        with pytest.raises(Stop):
+            create_nets_dataset_single.main(making)
+    images = miniature.few_photos()
+    darker = replace(images, train=replace(images.train, pixels=images.train.pixels // 2))
+    with monkeypatch.context() as patch:
+        patch.setitem(load.LOADERS, "photos", lambda data_dir: darker)
+        with pytest.raises(InputError, match="in-training.*made with images sha256:.* now it is sha256:"):
+            create_nets_dataset_single.main(making)
+    create_nets_dataset_single.main(making)
+
+    config = miniature.train_config(tmp_path, schedule="constant", num_epochs=1)
+    train_single_arch.main(config)
+    last, more = tmp_path / "runs/photos/single/last.pt", replace(config, num_epochs=2)
+    before = last.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setitem(load.LOADERS, "photos", lambda data_dir: darker)
+        with pytest.raises(InputError, match="seed5.*safetensors was made with images sha256:"):
+            create_nets_dataset_single.main(making)
+        with pytest.raises(InputError, match="last.pt was made with images sha256:"):
+            train_single_arch.main(more)
+    train = config.folders.input_list("photos", "single", "train")
+    lines = train.read_text().splitlines(keepends=True)
+    train.write_text("".join(reversed(lines)))
+    with pytest.raises(InputError, match="last.pt was made with instances sha256:"):
+        train_single_arch.main(more)
+    assert last.read_bytes() == before
+    train.write_text("".join(lines))
+    train_single_arch.main(more)
+    assert torch.load(last, weights_only=True)["epoch"] == 2
 
 
 def test_instances_of_several_architectures(tmp_path, monkeypatch, few_photos):

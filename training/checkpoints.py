@@ -48,13 +48,13 @@ def load_state(owner: Any, state: Any, path: Path) -> None:
 
 
 def refuse_other_constants(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises InputError, naming the first constant that differs, unless a checkpoint was made with the constants of now."""
+    """Raises InputError, naming the first that differs, unless a checkpoint was made with the constants and data of now."""
     if not isinstance(saved, dict):
         raise InputError(f"{path} does not say with which constants it was made; delete it to start over")
     for name, value in now.items():
         if saved.get(name) != value:
             raise InputError(
-                f"{path} was made with {name} {saved.get(name)}, now it is {value}; use the same constants, or delete it to start over"
+                f"{path} was made with {name} {saved.get(name)}, now it is {value}; use the same, or delete it to start over"
             )
 
 

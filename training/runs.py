@@ -29,10 +29,13 @@ COUNTS = ("epoch", "step", "best_score")
 SETTINGS = {"distillation": "single", "weights": "weights"}  # folder of a NetSpace of one architecture, by objective
 
 
-def constants_of_run(config: Any) -> dict[str, Any]:
-    """What must agree for a run to be resumed; with a higher goal, and at a constant rate, it may also go on for longer."""
+def constants_of_run(config: Any, **data: str) -> dict[str, Any]:
+    """What must agree for a run to be resumed: constants, and fingerprints of what it is trained on, by name.
+
+    With a higher goal, and at a constant rate, it may also go on for longer.
+    """
     free = {"folders", "validate_every", "goal"} | ({"num_epochs"} if config.schedule == "constant" else set())
-    return {name: value for name, value in asdict(config).items() if name not in free}
+    return {name: value for name, value in asdict(config).items() if name not in free} | data
 
 
 class Run:
@@ -41,7 +44,7 @@ class Run:
     `folder` gets `last.pt` to resume from, `best.pt` (the lowest score, or the highest) to use, `scalars.jsonl` and
     `tensorboard/`. `decodes`, which says what instances the PReps hold, goes into the checkpoints, for `NetSpace.load`.
     Only the first rank writes. Raises InputError if another process writes into the folder, or if the checkpoint was made
-    with other constants.
+    with other constants or of other data.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from data.files import read_json, write_json, written_whole
+from data.fingerprints import fingerprint_of_file
 from data.images import IMAGENET_MEAN, IMAGENET_STD
 from models.architecture_pool import ArchitecturePool
 from models.errors import InputError
@@ -108,7 +109,10 @@ def save_space(space: Space, folder: Path) -> None:
     with written_whole(folder / WEIGHTS) as partial:
         save_file(state, partial)
     sizes, trained = asdict(space.autoencoder.sizes), as_json(space.trained)
-    write_json(folder / CONFIG, {"format": FORMAT, "sizes": sizes, "decodes": space.decodes, "trained": trained})
+    # Of the weights, so that one of two files that was written by another save is noticed.
+    weights = fingerprint_of_file(folder / WEIGHTS)
+    config = {"format": FORMAT, "weights": weights, "sizes": sizes, "decodes": space.decodes, "trained": trained}
+    write_json(folder / CONFIG, config)
 
 
 def load_saved_space(folder: Path) -> Space:
@@ -126,6 +130,8 @@ def load_saved_space(folder: Path) -> Space:
             f"{folder / CONFIG}: sizes {config.get('sizes')} are not those of a NetSpace; save it again"
         ) from None
     try:
+        if fingerprint_of_file(folder / WEIGHTS) != config.get("weights"):
+            raise ValueError("other weights")
         state = load_file(folder / WEIGHTS)
         autoencoder.load_state_dict(state)
     except Exception as error:  # depends on what is wrong with it

@@ -58,8 +58,12 @@ def train_missing(
         stack = plans[number::num_stacks]  # of every length some, so that stacks take alike
         checkpoint = plans[0].path.parent / f"seed{constants['seed']}-in-training-{number:03d}.pt"
         if checkpoint.is_file():
-            saved = load_checkpoint(checkpoint, "the same command again", ("constants", "indices", "steps", "ensemble"))
+            saved = load_checkpoint(
+                checkpoint, "the same command again", ("constants", "indices", "facts", "steps", "ensemble")
+            )
             refuse_other_constants(checkpoint, saved["constants"], constants)
+            for i, facts in zip(saved["indices"], saved["facts"]):
+                refuse_other_constants(checkpoint, facts, plans[i].facts)
             train([plans[i] for i in saved["indices"]], checkpoint, saved)
             trained += len(saved["indices"])
         missing = [plan for plan in stack if not is_on_disk(plan.path, plan.facts)]
@@ -90,7 +94,8 @@ class StackCheckpoint:
         Raises InputError, and leaves the file as it was, if an instance's loss was NaN or infinite.
         """
         ensemble.refuse_divergence([plan.path for plan in plans])
-        state = {"constants": self.constants, "versions": versions(), "indices": [plan.index for plan in plans]}
+        state = {"constants": self.constants, "versions": versions()}
+        state |= {"indices": [plan.index for plan in plans], "facts": [plan.facts for plan in plans]}
         save_checkpoint(self.path, {**state, "steps": steps, "ensemble": ensemble.state_dict(), **more})
         if must_stop():
             stop()
