@@ -40,6 +40,7 @@ from training.noise import add_noise
 from training.runs import Run, constants_of_run
 from training.runtime import Precision, mixed_precision, pick_device
 from training.schedules import make_scheduler
+from training.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def main(config: Config) -> None:
     check_batch(images.train, config.image_batch)
     pool = ArchitecturePool(images.image_shape, images.num_classes, config.sizes.prep_shape)
     train, val = (load_mixed_split(config.folders, images, config.setting, split, pool) for split in ("train", "val"))
-    teacher, teacher_row = load_teacher(config.folders, images)
+    teacher_nets, teacher_row = load_teacher(config.folders, images)
     # Beside each validation instance's embedding, those between the i-th of the lowest and of the highest ClassId.
     val_pairs = list(zip(val.of_class_id(0), val.of_class_id(len(pool) - 1)))
 
@@ -112,6 +113,7 @@ def main(config: Config) -> None:
         print(f"already trained for {run.epoch} epochs; best.pt in {run_dir}")
 
     precision, watched = mixed_precision(device, config.precision), {}
+    teacher = Teacher(teacher_nets, teacher_row, images.train, precision)
     bar = tqdm(total=num_steps, initial=run.step, desc="NetSpace", unit=" steps", disable=hides_bar())
     while run.epoch < config.num_epochs:
         draws = Epoch(images.train, [(config.seed, 0, run.epoch)], config.image_batch)
@@ -123,8 +125,7 @@ def main(config: Config) -> None:
         sums = torch.zeros(5, device=device)  # of losses, embeddings, right ClassIds
         for i in run.steps(sums, chosen, train.paths):
             x, labels = (draw[0] for draw in draws.batch(i))  # (B, C, S, S) and (B,), the same for all instances
-            with torch.no_grad(), precision:
-                teacher_logits = teacher.run(teacher_row, x)[0]  # (B, classes)
+            teacher_logits = teacher.logits(draws, i, x)  # (B, classes)
             preps = add_noise(train.preps[chosen[i]], config.prep_noise, (config.seed, 2, run.step + i))
             asked = [train.class_ids[j] for j in chosen[i]]
             with precision:

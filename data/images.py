@@ -129,9 +129,14 @@ class Epoch:
 
     def batch(self, i: int, instances: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
         """The i-th batch of the chosen instances: images (M, B, C, S, S) and labels (M, B)."""
-        part = slice(i * self.batch_size, (i + 1) * self.batch_size)
-        index, offset, flip = (draw[instances, part] for draw in (self.order, self.offset, self.flip))
+        (index, flip), part = self.views(i), slice(i * self.batch_size, (i + 1) * self.batch_size)
+        index, offset, flip = index[instances], self.offset[instances, part], flip[instances]
         return self.images.crop_and_flip(index, offset, flip), self.images.labels[index]
+
+    def views(self, i: int) -> tuple[Tensor, Tensor]:
+        """Which images the i-th batch shows each instance, (M, B) int64, and which of them mirrored, (M, B) bool."""
+        part = slice(i * self.batch_size, (i + 1) * self.batch_size)
+        return self.order[:, part], self.flip[:, part]
 
 
 def endless_batches(

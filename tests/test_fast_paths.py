@@ -1,12 +1,14 @@
 """Every fast path against benchmarks/plain.py: outputs and every gradient, in float64 and float32."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from benchmarks import plain
+from data.images import Epoch
 from models.architecture_pool import ArchitecturePool
 from models.decoder import Decoder
 from models.encoder import WINDOWS_FROM_WIDTH, Encoder
@@ -16,6 +18,7 @@ from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.registry import ARCHITECTURES
 from models.siren import SirenNets
 from tests.conftest import instances_in_float64
+from tests.miniature import few_photos
 from training.ensembles import Ensemble, SirenEnsemble
 from training.losses import (
     boundary_pairs,
@@ -26,6 +29,7 @@ from training.losses import (
     teacher_losses,
 )
 from training.runtime import mixed_precision
+from training.teacher import Teacher
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 PHOTOS, CIFAR = ((1, 8, 8), 10), ((3, 32, 32), 10)
@@ -234,3 +238,15 @@ def test_float32_is_the_default_on_the_cpu():
         assert not torch.is_autocast_enabled("cpu")
     with mixed_precision(torch.device("cpu"), "bfloat16"):
         assert torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_the_teacher_says_the_same_before_as_in_every_step(padding):
+    images = replace(few_photos().train, padding=padding)
+    nets = ArchitectureOnImages(ARCHITECTURES["resnet8"], *PHOTOS)
+    row = nets.fuse(instances_in_float64("resnet8", *PHOTOS, m=1)[1]).float()
+    teacher = Teacher(nets, row, images, mixed_precision(torch.device("cpu"), None))
+    draws = Epoch(images, [(0,), (1,)], 100)
+    for i in range(len(draws)):
+        x = draws.batch(i)[0][0]
+        torch.testing.assert_close(teacher.logits(draws, i, x), nets.run(row, x)[0], rtol=1e-4, atol=1e-5)
