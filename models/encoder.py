@@ -42,16 +42,16 @@ class Encoder(nn.Module):
 
     def forward(self, preps: Tensor) -> Tensor:
         by_windows = preps.shape[3] >= WINDOWS_FROM_WIDTH
-        x = self.row_features_by_windows(preps) if by_windows else self.row_features_plainly(preps)  # (M, 2h, H, 1)
-        x = self.conv4(self.conv3(x))  # (M, E, H, 1)
-        return x.amax(dim=2).flatten(1)
+        x = self.row_features_by_windows(preps) if by_windows else self.row_features_plainly(preps)  # (M, H, 2h)
+        x = conv_along_height(conv_along_height(x, self.conv3), self.conv4)  # (M, H, E)
+        return x.amax(dim=1)
 
     def row_features_plainly(self, preps: Tensor) -> Tensor:
-        """(M, 1, H, W) to (M, 2h, H, 1), as the paper draws it."""
-        return self.conv2(self.conv1(preps)).amax(dim=3, keepdim=True)
+        """(M, 1, H, W) to (M, H, 2h), as the paper draws it."""
+        return self.conv2(self.conv1(preps)).amax(dim=3).transpose(1, 2)
 
     def row_features_by_windows(self, preps: Tensor) -> Tensor:
-        """(M, 1, H, W) to (M, 2h, H, 1), from the windows that the maxima depend on.
+        """(M, 1, H, W) to (M, H, 2h), from the windows that the maxima depend on.
 
         Rows do not see each other here, and all-zero ones, the padding, are alike: one stands for all. Not where the
         PReps want a gradient, which every row has of its own, nor on a GPU, which would wait while their number is read.
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
             filled = rows.any(1)
             distinct = torch.cat([rows.new_zeros(1, width), rows[filled]])
             features = self.features_of_rows(distinct)[filled.cumsum(0) * filled]  # place 0 is the row of zeros
-        return features.view(m, height, -1).transpose(1, 2)[..., None]
+        return features.view(m, height, -1)
 
     def features_of_rows(self, rows: Tensor) -> Tensor:
         """Rows (R, W) to features (R, 2h).
@@ -92,3 +92,10 @@ class Encoder(nn.Module):
         """Where along the width each channel of conv2 is largest, (R, W) to (R, 2h). LeakyReLU keeps the order."""
         x = rows[:, None, None].contiguous(memory_format=torch.channels_last)
         return self.conv2[0](self.conv1(x)).argmax(dim=3).flatten(1)
+
+
+def conv_along_height(x: Tensor, layer: nn.Sequential) -> Tensor:
+    """A conv with kernel (3, 1) and its activation on maps of width 1, (M, H, C) to (M, H, O), as one matrix product."""
+    padded = F.pad(x, (0, 0, 1, 1))
+    windows = torch.stack([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], dim=3)  # (M, H, C, 3)
+    return layer[1](F.linear(windows.flatten(2), layer[0].weight.flatten(1), layer[0].bias))

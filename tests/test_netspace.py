@@ -44,8 +44,9 @@ def test_shapes_at_the_papers_sizes(prep_shape):
         x = encoder.conv1(preps)
         assert x.shape == (2, 128, height, width // 2)
         assert encoder.conv2(x).shape == (2, 256, height, width // 4)
-        assert encoder.row_features_plainly(preps).shape == (2, 256, height, 1)
-        assert encoder.conv3(encoder.row_features_plainly(preps)).shape == (2, 512, height, 1)
+        features = encoder.row_features_plainly(preps)
+        assert features.shape == (2, height, 256)
+        assert conv_along_height(features, encoder.conv3).shape == (2, height, 512)
         assert net_space.decoder.conv1(embedding.view(2, 1, 64, 64)).shape == (2, 256 * height, 32, 32)
         assert shapes_through(net_space.decoder, embedding) == [  # conv1 is computed as a matrix product
             (2, width // 8, height // 2, 1024),
@@ -69,7 +70,8 @@ def test_fast_encoder_is_the_plain_one(rows_of_zeros):
     preps.requires_grad_()
 
     def plainly(x):
-        return encoder.conv4(encoder.conv3(encoder.row_features_plainly(x))).amax(dim=2).flatten(1)
+        features = encoder.conv2(encoder.conv1(x)).amax(dim=3, keepdim=True)
+        return encoder.conv4(encoder.conv3(features)).amax(dim=2).flatten(1)
 
     weights = torch.randn(3, 96, dtype=torch.float64)
     wanted = [preps] if not rows_of_zeros else []  # where rows tie, the gradient of a maximum is anyone's choice
