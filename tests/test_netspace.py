@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.decoder import Decoder
-from models.encoder import WINDOWS_FROM_WIDTH, Encoder
+from models.encoder import WINDOWS_FROM_WIDTH, Encoder, conv_along_height
 from models.errors import InputError
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from training.checkpoints import net_space_state, restore_net_space
