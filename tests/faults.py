@@ -194,7 +194,7 @@ def contents(folder: Path) -> dict[str, Any]:
             found[str(inside)] = torch.load(path, weights_only=True)
         elif path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                found[str(inside)] = {name: file.get_tensor(name) for name in file.keys()} | file.metadata()  # noqa: SIM118
+                found[str(inside)] = {name: file.get_tensor(name) for name in file.keys()} | (file.metadata() or {})  # noqa: SIM118
         else:
             found[str(inside)] = path.read_bytes()
     return found
