@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from models.errors import InputError
 
@@ -69,6 +71,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    with written_whole(path) as partial:
+        # Not save_file: it writes to a temporary file of its own, which stays where a process is killed.
+        partial.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
 def write_text(path: Path, text: str) -> None:

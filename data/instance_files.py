@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from data.files import load_pt, written_whole
+from data.files import load_pt, write_safetensors
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
 from models.prep import Layout
@@ -32,8 +31,7 @@ Shapes = dict[str, tuple[int, ...]]
 def save_instance(path: Path, state: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """One instance's state dict, with facts (JSON) in the file's header."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    with written_whole(path) as partial:
-        save_file(tensors, partial, metadata={"facts": json.dumps(facts)})
+    write_safetensors(path, tensors, {"facts": json.dumps(facts)})
 
 
 def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from data.files import read_json, write_json, written_whole
+from data.files import read_json, write_json, write_safetensors
 from data.fingerprints import fingerprint_of_file
 from data.images import IMAGENET_MEAN, IMAGENET_STD
 from models.architecture_pool import ArchitecturePool
@@ -106,8 +106,7 @@ def load_space(path: Path, original: str | None = None) -> Space:
 def save_space(space: Space, folder: Path) -> None:
     """`netspace.safetensors` and `config.json`, all that another machine needs. Raises InputError if it cannot write."""
     state = {name: value.detach().cpu().contiguous() for name, value in space.autoencoder.state_dict().items()}
-    with written_whole(folder / WEIGHTS) as partial:
-        save_file(state, partial)
+    write_safetensors(folder / WEIGHTS, state)
     sizes, trained = asdict(space.autoencoder.sizes), as_json(space.trained)
     # Of the weights, so that one of two files that was written by another save is noticed.
     weights = fingerprint_of_file(folder / WEIGHTS)
