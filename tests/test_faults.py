@@ -67,6 +67,18 @@ def test_a_signal_ends_at_once_what_does_not_ask_and_waits_for_what_does(number,
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before  # pytest's again
 
 
+def test_what_a_signal_makes_a_library_say_is_no_error():
+    with pytest.raises(Interrupted) as interrupted, obeyed_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except Interrupted:
+            raise ValueError("no such tensor") from None
+    assert interrupted.value.status == 143
+    with pytest.raises(ValueError, match="of its own"), obeyed_signals():
+        raise ValueError("of its own")
+
+
 def test_a_second_ctrl_c_ends_at_once():
     with pytest.raises(KeyboardInterrupt), obeyed_signals():
         must_stop()

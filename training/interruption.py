@@ -38,6 +38,11 @@ def obeyed_signals() -> Iterator[None]:
     before = {number: signal.signal(number, Signals.handle) for number in SIGNALS}
     try:
         yield
+    except Exception as error:
+        if Signals.received is not None and not Signals.asked_for:
+            # A library's compiled code may tell the Interrupted that came in its way as an error of its own.
+            raise Interrupted(Signals.received) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
