@@ -1,6 +1,7 @@
 """The report: its page, opened and moved in a headless browser that may ask for nothing but the page, and what it is made of."""
 
 import base64
+import contextlib
 import io
 import json
 from dataclasses import replace
@@ -20,8 +21,8 @@ from evaluation.sliders import curve
 from evaluation.summary import PAPER, numbers_of, read_parts
 from models.prep import pack
 from tests import miniature
+from tests.browsing import launched, opened
 from tests.test_bad_input import changed, refused
-from tests.test_shape_page import BROWSER, FLAGS
 from training.checkpoints import restore_net_space
 
 HOSTILE = "<img src=x onerror=alert(1)>'\"</script>&amp;{{7*7}}"
@@ -52,45 +53,15 @@ def results(root, dataset, setting, name):
 
 @pytest.fixture(scope="module")
 def browser():
-    if BROWSER is None:
-        pytest.skip("needs a browser: no chromium or google-chrome on the path (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def open_page(browser):
-    """Opens pages. What they ask for beside themselves is refused; at the end they must have asked and erred for nothing."""
-    wrong, contexts = [], []
-
-    def open_one(path, size=WIDE, scheme="light"):
-        context = browser.new_context(viewport=size, color_scheme=scheme, offline=True)
-        context.set_default_timeout(120_000)  # WebGL without a graphics card, on a machine that is busy
-        contexts.append(context)
-
-        def answer(route):
-            if route.request.url == path.as_uri():
-                route.continue_()
-            else:
-                wrong.append(f"asks for {route.request.url[:100]}")
-                route.abort()
-
-        context.route("**/*", answer)
-        page = context.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("dialog", lambda dialog: wrong.append(dialog.message))
-        page.goto(path.as_uri())
-        return page
-
-    yield open_one
-    for context in contexts:
-        context.close()
-    assert not wrong
+    """Opens pages, which stay open for the test."""
+    with contextlib.ExitStack() as pages:
+        yield lambda path, size=WIDE, scheme="light": pages.enter_context(opened(browser, path, size, scheme))
 
 
 def move(section, step):

@@ -1,7 +1,6 @@
 """The page that morphs shapes, opened and moved in a headless browser that may ask for nothing but the page."""
 
 import base64
-import shutil
 
 import numpy as np
 import pytest
@@ -11,19 +10,8 @@ import trimesh
 from evaluation.meshes import level_set, mesh_facts
 from evaluation.shape_page import write_shape_page
 from evaluation.shape_views import mesh_trace
+from tests.browsing import launched, opened
 
-BROWSER = next((path for path in map(shutil.which, ("chromium", "google-chrome", "chromium-browser")) if path), None)
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-angle=swiftshader",  # WebGL without a graphics card
-    "--enable-unsafe-swiftshader",
-]
 WIDE = {"width": 1000, "height": 600}  # CSS pixels
 GAMMA = np.array([0, 0.25, 0.5, 1])
 
@@ -46,33 +34,10 @@ def page_path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(page_path):
-    """The open page, drawn. What it asks for beside itself is refused; at the end it must have asked and erred for nothing."""
-    if BROWSER is None:
-        pytest.skip("needs a browser: no chromium or google-chrome on the path (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    wrong = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        context = browser.new_context(viewport=WIDE, offline=True)
-        context.set_default_timeout(120_000)  # WebGL without a graphics card, on a machine that is busy
-
-        def answer(route):
-            if route.request.url == page_path.as_uri():
-                route.continue_()
-            else:
-                wrong.append(f"asks for {route.request.url[:100]}")
-                route.abort()
-
-        context.route("**/*", answer)
-        page = context.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.goto(page_path.as_uri())
+    """The open page, drawn."""
+    with launched() as browser, opened(browser, page_path, WIDE) as page:
         page.wait_for_function("shown === 0 && !drawing")
         yield page
-        browser.close()
-    assert not wrong
 
 
 def state(page):
