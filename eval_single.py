@@ -8,6 +8,7 @@ Needs train_single_arch.py. Writes runs/<dataset>/single/eval_single.{json,pdf,p
 import numpy as np
 
 from data.files import write_json
+from evaluation.correlation import correlation
 from evaluation.plots import plot_targets_and_predicted, save_figure
 from evaluation.single import EvaluationConfig, load_experiment
 from training.command_line import run_script
@@ -33,10 +34,10 @@ def main(config: EvaluationConfig) -> dict[str, list[float]]:
     title = f"{config.architecture} on {experiment.images.name}"
     figure = plot_targets_and_predicted(targets, predictions, 100 / experiment.images.num_classes, title)
     pdf, png = save_figure(figure, config.run_dir / "eval_single")
-    varied = targets.std() and predictions.std()  # else there is no correlation
-    correlation = f", correlation {np.corrcoef(targets, predictions)[0, 1]:.3f}" if varied else ""
+    r = correlation(targets, predictions)
+    told = "" if r is None else f", correlation {r:.3f}"
     print(
-        f"{len(targets)} test instances: mean |target - predicted| {np.abs(targets - predictions).mean():.2f} points{correlation}; {png}, {pdf}"
+        f"{len(targets)} test instances: mean |target - predicted| {np.abs(targets - predictions).mean():.2f} points{told}; {png}, {pdf}"
     )
     return results
 

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 import trimesh
 import tyro
-from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,6 +24,7 @@ from data.files import write_json
 from data.folders import Folders
 from data.load import dataset_name
 from data.mlps import load_mlps
+from evaluation.correlation import correlation
 from evaluation.interpolation import interpolate
 from evaluation.meshes import chamfer_distance, level_sets, mesh_facts
 from evaluation.plots import PREDICTED, WEIGHTS, save_figure
@@ -141,8 +141,9 @@ def summary(lines: list[dict[str, list]], gamma: list[float]) -> dict[str, float
         ranks = []
         for line in lines:
             there = [(g, far) for g, far in zip(gamma, line[f"chamfer_to_{which}"]) if far is not None]
-            if len(there) > 2:
-                ranks.append(spearmanr(*zip(*there)).statistic)
+            rank = correlation(*zip(*there), ranks=True) if len(there) > 2 else None
+            if rank is not None:
+                ranks.append(rank)
         found[which] = float(np.mean(ranks)) if ranks else None
     return found
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from data.nets import NetsDataset
 from evaluation.accuracy import agreement
+from evaluation.correlation import correlation
 from evaluation.interpolation import interpolate
 from evaluation.single import Experiment
 from models.errors import InputError
@@ -88,13 +88,6 @@ class Comparison:
     def measure_one_for_all(self, row: Tensor) -> dict[str, Any]:
         """The same of one row (P,) that is predicted for every instance."""
         return self.measure(row.expand_as(self.experiment.test.rows), row.expand_as(self.train.rows))
-
-
-def correlation(one: list[float], other: list[float], ranks: bool = False) -> float | None:
-    """Pearson's, or Spearman's of ranks. None where neither is defined: of values that are all the same."""
-    if min(len(set(one)), len(set(other))) < 2:
-        return None
-    return float(spearmanr(one, other).statistic if ranks else np.corrcoef(one, other)[0, 1])
 
 
 def objectives_table(results: dict[str, Any]) -> str:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from data.files import read_json
+from evaluation.correlation import correlation
 from evaluation.interpolation import share_out_of_order
 from models.errors import InputError
 
-Numbers = dict[str, float]
+Numbers = dict[str, float | None]  # None where a number is not defined
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def single_fidelity(results: dict[str, Any]) -> Numbers:
         "unseen test instances": len(target),
         "lowest target accuracy (%)": target.min(),
         "highest target accuracy (%)": target.max(),
-        "correlation, predicted with target": np.corrcoef(target, predicted)[0, 1],
+        "correlation, predicted with target": correlation(target, predicted),
         "mean |target - predicted| (points)": np.abs(target - predicted).mean(),
     }
 
@@ -48,7 +48,7 @@ def single_fidelity(results: dict[str, Any]) -> Numbers:
 def single_line(results: dict[str, Any]) -> Numbers:
     latent, weights = np.array(results["latent_accuracy"]), np.array(results["weight_accuracy"])
     return {
-        "latent interpolation, Spearman with gamma": spearmanr(results["gamma"], latent).statistic,
+        "latent interpolation, Spearman with gamma": correlation(results["gamma"], latent, ranks=True),
         "latent above weight interpolation, mean (points)": (latent - weights).mean(),
     }
 
@@ -277,7 +277,7 @@ def summary(run_dir: Path) -> Numbers:
 def as_text(value: float) -> str:
     if isinstance(value, int):
         return str(value)
-    return "–" if np.isnan(value) else f"{value:.4f}" if 0 < abs(value) < 0.01 else f"{value:.2f}"
+    return "–" if value is None or np.isnan(value) else f"{value:.4f}" if 0 < abs(value) < 0.01 else f"{value:.2f}"
 
 
 def print_summary(run_dir: Path) -> None:

@@ -16,7 +16,7 @@ import visualize_prep
 from data.instance_files import read_instance
 from data.load import load_images
 from data.nets import load_split, read_list
-from evaluation.objectives import correlation
+from evaluation.correlation import correlation
 from evaluation.plots import near_square
 from evaluation.summary import print_summary
 from models.errors import InputError
