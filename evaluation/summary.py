@@ -274,7 +274,7 @@ def summary(run_dir: Path) -> Numbers:
     return {name: value for part in parts for name, value in numbers_of(part, parts[part], run_dir).items()}
 
 
-def as_text(value: float) -> str:
+def as_text(value: float | None) -> str:
     if isinstance(value, int):
         return str(value)
     return "–" if value is None or np.isnan(value) else f"{value:.4f}" if 0 < abs(value) < 0.01 else f"{value:.2f}"

@@ -227,6 +227,7 @@ def test_what_is_not_a_space_is_refused_by_name(tmp_path):
         ("classes", lambda c: c["decodes"].update(class_names=None), "class_names"),
         ("sizes", lambda c: c.update(sizes={"emb_size": "big"}), "sizes"),
         ("others", lambda c: c["sizes"].update(emb_size=512), "is not the space of config.json"),
+        ("weights", lambda c: c.update(weights="sha256:0"), "is not the space of config.json"),
     ):
         folder = tmp_path / name
         space_of("resnet8").save(folder)
