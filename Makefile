@@ -27,7 +27,7 @@ demo-multi: $(VENV)/installed ## every experiment with images on photos: four ar
 	$(RUN) eval_multi.py
 	$(RUN) interpolate_multi_arch.py
 	$(RUN) visualize_prep.py photos --setting multi
-	$(RUN) train_multi_arch.py photos --setting missing
+	$(RUN) train_multi_arch.py photos --setting missing --num-epochs 36
 	$(RUN) eval_multi.py photos --setting missing
 	$(RUN) interpolate_multi_arch.py photos --setting missing
 	$(RUN) train_latspace_single.py
