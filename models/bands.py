@@ -134,6 +134,7 @@ bands_of = lru_cache(maxsize=None)(Bands)
 
 def taken(values: Tensor, index: Tensor) -> Tensor:
     """values[:, index] of (M, n), and 0 where the index is n: (M, *index.shape)."""
+    index = index.to(values.device)
     return F.pad(values, (0, 1)).index_select(1, index.flatten()).view(-1, *index.shape)
 
 
