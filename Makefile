@@ -9,7 +9,7 @@ help: ## list the targets
 	@echo "What runs Python makes the virtual environment $(VENV) first, if it is missing. Times are on 2 CPU cores."
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/installed ## 132 small ResNet8 on photos, their NetSpace and its figures, in 5 minutes
+demo: $(VENV)/installed ## 132 small ResNet8 on photos, their NetSpace and its figures, in 6 minutes
 	$(RUN) create_nets_dataset_single.py
 	$(RUN) train_single_arch.py
 	$(RUN) eval_single.py
@@ -17,7 +17,7 @@ demo: $(VENV)/installed ## 132 small ResNet8 on photos, their NetSpace and its f
 	$(RUN) visualize_prep.py
 	$(RUN) report.py photos
 
-demo-multi: $(VENV)/installed ## every experiment with images on photos: four architectures, two never seen, in 25 minutes
+demo-multi: $(VENV)/installed ## every experiment with images on photos: four architectures, two never seen, in half an hour
 	$(RUN) create_nets_dataset_single.py
 	$(RUN) train_single_arch.py
 	$(RUN) eval_single.py
@@ -61,7 +61,7 @@ cifar10-small: $(VENV)/installed ## Fig. 3c and 3d on CIFAR-10 with few, short i
 test: $(VENV)/installed ## the tests, in 20 minutes
 	$(RUN) -m pytest
 
-test-long: $(VENV)/installed ## every script killed at 20 random moments, and run again: minutes to hours
+test-long: $(VENV)/installed ## every script killed at 20 random moments, and run again: 20 minutes
 	$(RUN) -m pytest -m long
 
 lint: $(VENV)/installed ## style and type hints

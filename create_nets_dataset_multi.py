@@ -8,7 +8,7 @@ FOLDER holds train/CLASS/IMAGE and test/CLASS/IMAGE, square images of 32 or 64 p
 Writes runs/<dataset>/nets/<architecture>-sgd/*.safetensors and nets/teacher/, and the lists that name them:
 models/input_lists/<dataset>/multi/{train,val,test,teacher}.txt, and missing/{train,val,test}.txt, in which only the lowest
 and the highest ClassId are, taken from the same instances. Kept is what does best on validation images.
-Run again to resume: an instance on disk is not trained again. photos takes 6 minutes on 2 CPU cores."""
+Run again to resume: an instance on disk is not trained again. photos takes 10 minutes on 2 CPU cores."""
 
 import itertools
 from dataclasses import dataclass, field

@@ -8,7 +8,7 @@ With missing, VanillaCNN and ResNet8 are never seen (paper Sec. IV "Sampling of 
 Needs the instances of create_nets_dataset_multi.py. Writes runs/<dataset>/multi/ (missing/): best.pt (highest mean
 accuracy of predicted instances on validation instances and images, interpolated ones included; one whose ClassId is not
 the wished one counts 0), last.pt, scalars.jsonl and tensorboard/. Run again to resume from last.pt.
-photos takes 5 minutes on 2 CPU cores."""
+photos takes 6 minutes on 2 CPU cores."""
 
 from dataclasses import dataclass, field
 from typing import Literal

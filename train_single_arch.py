@@ -6,7 +6,7 @@
 
 Needs the instances of create_nets_dataset_single.py. Writes runs/<dataset>/single/, or weights/: best.pt (smallest mean
 |target - predicted accuracy| on validation instances and images), last.pt, scalars.jsonl and tensorboard/.
-Run again to resume from last.pt. photos takes 3 minutes on 2 CPU cores."""
+Run again to resume from last.pt. photos takes 4 minutes on 2 CPU cores."""
 
 from dataclasses import dataclass, field
 from typing import Literal
