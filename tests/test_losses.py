@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -160,7 +161,7 @@ def test_the_losses_of_a_step_are_the_sums_of_eq_5_6_and_11_one_instance_at_a_ti
     preps = torch.cat([pack(pool[i].fuse(pool[i].start([n])).double(), prep_shape) for n, i in enumerate(class_ids)])
     x, teacher = torch.randn(6, 1, 8, 8, dtype=torch.float64), torch.randn(6, 10, dtype=torch.float64)
     labels = torch.randint(10, (6,))
-    config = train_multi_arch.PRESETS["photos"]
+    config = replace(train_multi_arch.PRESETS["photos"], temperature=4.0, alpha=0.9)
 
     def of_one(embedding, wished):
         class_logits = net_space.classifier(embedding[None])[0]
