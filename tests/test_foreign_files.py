@@ -443,13 +443,13 @@ TABLE = {
     "stack that runs code": ("single", both(code(IN_TRAINING)), (*CREATE, "--lists-dir", "new"), "cannot be read"),
     "stack that lacks its steps": (
         "single",
-        saved(IN_TRAINING, lambda _: {"constants": {}, "indices": [0]}),
+        saved(IN_TRAINING, lambda _: {"constants": {}, "indices": [0], "facts": [{}]}),
         (*CREATE, "--lists-dir", "new"),
         "it has no steps",
     ),
     "stack of other constants": (
         "single",
-        saved(IN_TRAINING, lambda _: dict(constants={"seed": 7}, indices=[0], steps=0, ensemble={})),
+        saved(IN_TRAINING, lambda _: dict(constants={"seed": 7}, indices=[0], facts=[{}], steps=0, ensemble={})),
         (*CREATE, "--lists-dir", "new"),
         "was made with",
     ),

@@ -47,6 +47,8 @@ def run_script(
                 main(config)
             leave()
     except (Interrupted, KeyboardInterrupt) as stopped:
+        # What a library was making just then may complain when it is taken down half made.
+        sys.unraisablehook = lambda _: None
         if is_first():
             print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         raise SystemExit(stopped.status if isinstance(stopped, Interrupted) else 130) from None
