@@ -217,17 +217,7 @@ function slide(section, charts) {
     return draw(meshes[i].map(mesh => mesh.trace));
   }
 
-  // While a step is drawn, only the slider's latest position waits.
-  let shown = -1, drawing = false;
-  async function follow() {
-    if (drawing) return;
-    drawing = true;
-    while (shown !== Number(slider.value)) await show(shown = Number(slider.value));
-    drawing = false;
-    section.dataset.shown = shown;
-  }
-  slider.addEventListener("input", follow);
-  follow();
+  follow(slider, show);
 }
 
 for (const section of document.querySelectorAll("main > section")) {

@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 from data.files import read_text, write_text
 from evaluation.prep_images import DIFFERENCES, PARAMETERS, data_uri
 from evaluation.shape_views import SCRIPT as VIEWS_SCRIPT
+from evaluation.shape_views import SLIDER_SCRIPT
 from evaluation.sliders import curve
 from evaluation.summary import PAPER, Part, as_text, numbers_of
 from models.errors import InputError
@@ -131,6 +132,7 @@ def write_report(
     scripts = {
         "report": read_text(FOLDER / "report_page.js"),
         "views": read_text(VIEWS_SCRIPT),
+        "slider": read_text(SLIDER_SCRIPT),
         "plotly": get_plotlyjs() if shapes else None,
     }
     template = jinja2.Environment(autoescape=True).from_string(read_text(FOLDER / "report_page.html"))

@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from data.files import write_text
 from evaluation.plots import PREDICTED, WEIGHTS
-from evaluation.shape_views import SCRIPT, mesh_trace
+from evaluation.shape_views import SCRIPT, SLIDER_SCRIPT, mesh_trace
 
 TEMPLATE = Path(__file__).with_name("shape_page.html")
 
@@ -52,6 +52,7 @@ def write_shape_page(
         last=len(steps) - 1,
         plotly=get_plotlyjs(),
         views=SCRIPT.read_text(encoding="utf-8"),
+        slider=SLIDER_SCRIPT.read_text(encoding="utf-8"),
         steps=json.dumps(steps),
     )
     write_text(path, page)

@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 
 from evaluation.shape_plots import tinted
 
-SCRIPT = Path(__file__).with_name("shape_views.js")
+SCRIPT, SLIDER_SCRIPT = (Path(__file__).with_name(name) for name in ("shape_views.js", "slider.js"))
 LIGHTING = dict(ambient=0.45, diffuse=0.65, specular=0.05, roughness=0.7, fresnel=0.0)
 LIGHT_POSITION = dict(x=-50, y=80, z=0.5)  # right, up and depth in the picture's own coordinates, chosen by eye
 

@@ -68,7 +68,7 @@ def move(section, step):
     """Moves a section's slider, and waits until everything that it moves is drawn."""
     section.locator("input[type=range]").fill(str(step))
     section.page.wait_for_function(
-        "([id, step]) => document.getElementById(id).dataset.shown === step",
+        "([id, step]) => document.getElementById(id).querySelector('input[type=range]').dataset.shown === step",
         arg=[section.get_attribute("id"), str(step)],
     )
 
@@ -109,7 +109,7 @@ def test_the_slider_is_moved_by_keys(open_page, paths):
     move(section, 3)
     section.locator("input[type=range]").focus()
     section.page.keyboard.press("ArrowRight")
-    section.page.wait_for_function("document.getElementById('single').dataset.shown === '4'")
+    section.page.wait_for_function("document.querySelector('#single input[type=range]').dataset.shown === '4'")
     assert section.locator("output").inner_text() == "γ = 0.40"
 
 
@@ -178,7 +178,7 @@ def test_pointing_at_a_curve_reads_it(open_page, paths, root):
 def test_nothing_sticks_out_and_everything_has_a_text(open_page, paths, name, scheme):
     for size in (WIDE, NARROW):
         page = open_page(paths[name], size, scheme)
-        page.wait_for_selector("section[data-shown]")
+        page.wait_for_selector("section input[data-shown]")
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
         assert all(image.get_attribute("alt") for image in page.locator("img").all())
         assert page.locator(".chart > svg").count() == page.locator(".chart > svg[aria-label]").count() > 3

@@ -36,13 +36,13 @@ def page_path(tmp_path_factory):
 def page(page_path):
     """The open page, drawn."""
     with launched() as browser, opened(browser, page_path, WIDE) as page:
-        page.wait_for_function("shown === 0 && !drawing")
+        page.wait_for_function("slider.dataset.shown === '0'")
         yield page
 
 
 def state(page):
     """Captions, gamma, the meshes that plotly holds, and the pictures, without what is written on them."""
-    page.wait_for_function("shown === Number(slider.value) && !drawing")
+    page.wait_for_function("slider.dataset.shown === slider.value")
     page.wait_for_timeout(500)  # the graphics card's picture comes a frame later
     return {
         "gamma": page.locator("output").inner_text(),
