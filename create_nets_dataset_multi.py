@@ -79,7 +79,7 @@ PRESETS = {
         lr_drops=(0.6, 0.8, 0.95),
         image_batch=64,
         look_every=1,
-        side_by_side=32,
+        side_by_side=14,  # half of an architecture: two ranks share the work
     ),
     "cifar10": Config("cifar10"),
     "tiny-imagenet-200": Config("tiny-imagenet-200"),
