@@ -115,6 +115,7 @@ class NetSpace:
         image_batch: int = 128,
         validate_every: int = 100,
         patience: int = 10,
+        min_delta: float = 0.0,
         seed: int = 0,
     ) -> Tensor:
         """Latent space optimization (paper Sec. IV): embeddings (E,) or (N, E) moved, each alone, towards a better net.
@@ -122,8 +123,8 @@ class NetSpace:
         Adam on L_kd towards `teacher`, and on L_class of the ClassId that each embedding begins with, decoder frozen. The
         teacher gives logits (B, classes) for images (B, C, S, S); or it is the file or state dict of any architecture.
         `alpha` weighs it against labels (eq. 5): by default 1 for one architecture, 0.9 for several. Looks at validation
-        accuracy every so many steps, stops when `patience` looks in a row bring no gain, and returns what was best by it.
-        Raises InputError for a space of SIRENs, images of another shape, and a loss that turns NaN.
+        accuracy every so many steps, stops when `patience` looks in a row gain no more than `min_delta` points, and returns what was
+        best by it. Raises InputError for a space of SIRENs, images of another shape, and a loss that turns NaN.
         """
         pool = self.nets
         if not isinstance(pool, ArchitecturePool):
@@ -138,7 +139,7 @@ class NetSpace:
             teacher = self._module(teacher)
         if alpha is None:
             alpha = 1.0 if len(pool) == 1 else 0.9
-        search = LatentSearch(self._batch(embedding), learning_rate, patience)
+        search = LatentSearch(self._batch(embedding), learning_rate, patience, min_delta)
         moving = search.embeddings
         wished = self.autoencoder.class_ids(moving)
         for step, (x, labels) in enumerate(endless_batches(images.train, (seed,), image_batch, 0)):

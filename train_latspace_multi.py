@@ -33,11 +33,14 @@ class Config(MultiConfig):
     learning_rate: float = 1e-4  # Adam's
     validate_every: int = 100  # steps between validations; a checkpoint is written as often
     patience: int = 10  # validations without a gain of any embedding, after which the search stops
+    min_delta: float = 0.0  # points of validation accuracy; what is not more is no gain
     seed: int = 0  # of the images' order and crops
 
 
 PRESETS = {
-    "photos": Config("photos", per_class=4, temperature=1.0, learning_rate=0.01, validate_every=20, patience=5),
+    "photos": Config(
+        "photos", per_class=4, temperature=1.0, learning_rate=0.01, validate_every=20, patience=5, min_delta=1.0
+    ),
     "cifar10": Config("cifar10"),
     "tiny-imagenet-200": Config("tiny-imagenet-200"),
 }
@@ -56,7 +59,8 @@ def main(config: Config) -> None:
     wished = [test.class_ids[i] for i in chosen]
     net_space = experiment.net_space.requires_grad_(False)
     data = {"images": images.fingerprint, "teacher": fingerprint(teacher_row)}
-    names = ("temperature", "alpha", "image_batch", "learning_rate", "validate_every", "patience", "seed")
+    searching = ("learning_rate", "patience", "min_delta")
+    names = ("temperature", "alpha", "image_batch", "validate_every", "seed", *searching)
     constants = {
         **{name: getattr(config, name) for name in names},
         **data,
@@ -64,7 +68,8 @@ def main(config: Config) -> None:
         "class_ids": wished,
     }
     initial = net_space.encode(test.preps[chosen])  # (N, E)
-    search = SavedLatentSearch(config.run_dir / "latspace", constants, initial, config.learning_rate, config.patience)
+    how = {name: getattr(config, name) for name in searching}
+    search = SavedLatentSearch(config.run_dir / "latspace", constants, initial, **how)
 
     def validate(scalars: dict[str, float]) -> None:
         found = accuracy_of_embeddings(net_space, pool, search.embeddings.detach(), images.val)

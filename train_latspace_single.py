@@ -34,6 +34,7 @@ class Config(EvaluationConfig):
     learning_rate: float = 0.01  # Adam's, the original release's; the supplement says 1e-4
     validate_every: int = 100  # steps between validations; a checkpoint is written as often
     patience: int = 10  # validations without a gain, after which the search stops
+    min_delta: float = 0.0  # points of validation accuracy; what is not more is no gain
     seed: int = 0  # of the images' order and crops
 
 
@@ -53,10 +54,12 @@ def main(config: Config) -> None:
         raise InputError(f"--instance {index}: test.txt holds {len(test)} instances, give 0 to {len(test) - 1}")
     decoder = experiment.net_space.requires_grad_(False).decoder
     data = {"images": images.fingerprint, "teacher": fingerprint(teacher_row)}
-    names = ("architecture", "temperature", "image_batch", "learning_rate", "validate_every", "patience", "seed")
+    searching = ("learning_rate", "patience", "min_delta")
+    names = ("architecture", "temperature", "image_batch", "validate_every", "seed", *searching)
     constants = {name: getattr(config, name) for name in names} | data | {"instances": [test.paths[index].as_posix()]}
     initial = experiment.encode(test.rows[[index]])  # (1, E)
-    search = SavedLatentSearch(config.run_dir / "latspace", constants, initial, config.learning_rate, config.patience)
+    how = {name: getattr(config, name) for name in searching}
+    search = SavedLatentSearch(config.run_dir / "latspace", constants, initial, **how)
 
     def val_accuracy() -> Tensor:
         return accuracy(nets, experiment.decode(search.embeddings.detach()), images.val)

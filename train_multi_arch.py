@@ -58,6 +58,7 @@ class Config:
     num_epochs: int = 1000  # passes over the images
     learning_rate: float = 1e-4  # Adam's; the peak, where it follows one cycle
     schedule: Literal["constant", "one-cycle"] = "constant"  # of the learning rate, over the run
+    final_share: float = 0.0  # of the peak, at the end of one cycle
     clip_norm: float = float("inf")  # the gradient's largest norm
     precision: Precision | None = None  # of convs and matrix products; None: bfloat16 on a GPU, else float32
     validate_every: int = 5  # epochs between validations; a checkpoint is written as often
@@ -104,7 +105,7 @@ def main(config: Config) -> None:
     net_space.to(device)
     optimizer = torch.optim.Adam(net_space.parameters(), config.learning_rate, fused=True)
     num_steps = config.num_epochs * (len(images.train) // config.image_batch)
-    scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps)
+    scheduler = make_scheduler(config.schedule, optimizer, config.learning_rate, num_steps, config.final_share)
     run_dir = config.folders.run(config.dataset, config.setting)
     decodes = {"architectures": pool.names, **images.facts()}
     shown = fingerprint(train.preps, val.preps, torch.tensor([*train.class_ids, *val.class_ids]))

@@ -34,3 +34,15 @@ def test_each_keeps_its_own_best_and_all_stop_when_none_gains(tmp_path):
     assert search.best_accuracy.tolist() == [20, 11]
     saved = torch.load(tmp_path / "latspace.pt", weights_only=True)
     assert torch.equal(saved["initial"], torch.zeros(2, 4)) and torch.equal(saved["best"], search.best)
+
+
+def test_a_gain_within_min_delta_is_none(tmp_path):
+    search = SavedLatentSearch(tmp_path, {}, torch.zeros(2, 4), 0.1, patience=3, min_delta=1.0)
+    seen = []
+    for accuracies in ([50.0, 0.0], [51.0, 1.5], [51.5, 2.0], [51.8, 2.5]):
+        seen.append(search.embeddings.detach().clone())
+        search.validate(torch.tensor(accuracies), {})
+        search.update(search.embeddings.sum(1))
+    assert search.best_accuracy.tolist() == [51.5, 1.5]
+    assert torch.equal(search.best, torch.stack([seen[2][0], seen[1][1]]))
+    assert search.without_gain == 1

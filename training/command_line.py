@@ -21,7 +21,7 @@ from training.runtime import prepare_process
 Config = TypeVar("Config")
 AT_LEAST_2 = ("resolution", "num_gammas")
 MAY_BE_INFINITE = ("clip_norm",)
-MAY_BE_ZERO = ("seed", "prep_noise", "checkpoint_seconds", "instance", "gamma")
+MAY_BE_ZERO = ("seed", "prep_noise", "checkpoint_seconds", "instance", "gamma", "min_delta", "final_share")
 
 
 def run_script(

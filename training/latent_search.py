@@ -20,11 +20,12 @@ COUNTS = ("best_accuracy", "step", "without_gain", "total_loss")
 class LatentSearch:
     """Embeddings (N, E) in search of accuracy, each as if it were alone: Adam works element by element.
 
-    `best` are those of the highest validation accuracy so far, `best_accuracy` (N,).
+    `best` are those of the highest validation accuracy so far, `best_accuracy` (N,). Only more than
+    `min_delta` points count as a gain: on few validation images the best of many looks is better by chance.
     """
 
-    def __init__(self, initial: Tensor, learning_rate: float, patience: int):
-        self.initial, self.best, self.patience = initial, initial.clone(), patience
+    def __init__(self, initial: Tensor, learning_rate: float, patience: int, min_delta: float = 0.0):
+        self.initial, self.best, self.patience, self.min_delta = initial, initial.clone(), patience, min_delta
         self.embeddings = initial.clone().requires_grad_()
         self.optimizer = torch.optim.Adam([self.embeddings], learning_rate)
         self.best_accuracy = torch.full((len(initial),), float("-inf"))
@@ -48,9 +49,9 @@ class LatentSearch:
         self.step += 1
 
     def keep(self, accuracy: Tensor) -> None:
-        """The embeddings whose validation accuracy (N,) is their highest so far. Raises InputError if the loss diverged."""
+        """The embeddings whose validation accuracy (N,) gains on their best. Raises InputError if the loss diverged."""
         self.refuse_divergence()
-        better = accuracy > self.best_accuracy
+        better = accuracy > self.best_accuracy + self.min_delta
         self.best_accuracy = torch.where(better, accuracy, self.best_accuracy)
         self.best[better] = self.embeddings.detach()[better]
         self.without_gain = 0 if better.any() else self.without_gain + 1
@@ -74,8 +75,16 @@ class SavedLatentSearch(LatentSearch):
     another process writes into it, or if what is there was made with other constants or another NetSpace.
     """
 
-    def __init__(self, folder: Path, constants: dict[str, Any], initial: Tensor, learning_rate: float, patience: int):
-        super().__init__(initial, learning_rate, patience)
+    def __init__(
+        self,
+        folder: Path,
+        constants: dict[str, Any],
+        initial: Tensor,
+        learning_rate: float,
+        patience: int,
+        min_delta: float = 0.0,
+    ):
+        super().__init__(initial, learning_rate, patience, min_delta)
         self.folder, self.constants = folder, constants
         self.total_loss = torch.zeros((), device=initial.device)  # mean over embeddings, sum since the last validation
         self.scalars: ScalarLog | None = None
@@ -105,7 +114,7 @@ class SavedLatentSearch(LatentSearch):
         self.total_loss += losses.detach().mean()
 
     def validate(self, accuracy: Tensor, scalars: dict[str, float]) -> None:
-        """Keeps the embeddings whose validation accuracy (N,) is their highest so far, tells and, but at the start, saves."""
+        """Keeps the embeddings whose validation accuracy (N,) gains on their best, tells and, but at the start, saves."""
         self.keep(accuracy)
         if self.scalars is None:
             self.scalars = ScalarLog(self.folder, before_step=self.step)
