@@ -38,9 +38,7 @@ class Config(MultiConfig):
 
 
 PRESETS = {
-    "photos": Config(
-        "photos", per_class=4, temperature=1.0, learning_rate=0.01, validate_every=20, patience=5, min_delta=1.0
-    ),
+    "photos": Config("photos", per_class=4, temperature=1.0, learning_rate=0.01, validate_every=20, min_delta=1.0),
     "cifar10": Config("cifar10"),
     "tiny-imagenet-200": Config("tiny-imagenet-200"),
 }

@@ -77,6 +77,7 @@ PRESETS = {
         num_epochs=60,
         learning_rate=3e-3,
         schedule="one-cycle",
+        final_share=0.15,
         clip_norm=1.0,
     ),
     "cifar10": Config("cifar10", Sizes((88, 10_000))),
