@@ -123,8 +123,9 @@ class NetSpace:
         Adam on L_kd towards `teacher`, and on L_class of the ClassId that each embedding begins with, decoder frozen. The
         teacher gives logits (B, classes) for images (B, C, S, S); or it is the file or state dict of any architecture.
         `alpha` weighs it against labels (eq. 5): by default 1 for one architecture, 0.9 for several. Looks at validation
-        accuracy every so many steps, stops when `patience` looks in a row gain no more than `min_delta` points, and returns what was
-        best by it. Raises InputError for a space of SIRENs, images of another shape, and a loss that turns NaN.
+        accuracy every so many steps, stops when `patience` looks in a row gain no more than `min_delta` points, and
+        returns what was best by it.
+        Raises InputError for a space of SIRENs, images of another shape, and a loss that turns NaN.
         """
         pool = self.nets
         if not isinstance(pool, ArchitecturePool):

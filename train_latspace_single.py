@@ -34,7 +34,7 @@ class Config(EvaluationConfig):
     learning_rate: float = 0.01  # Adam's, the original release's; the supplement says 1e-4
     validate_every: int = 100  # steps between validations; a checkpoint is written as often
     patience: int = 10  # validations without a gain, after which the search stops
-    min_delta: float = 0.0  # points of validation accuracy; what is not more is no gain
+    min_delta: float = 0.0  # points of validation accuracy that a gain must exceed
     seed: int = 0  # of the images' order and crops
 
 
