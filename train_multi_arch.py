@@ -72,7 +72,7 @@ PRESETS = {
         Sizes((32, 936), emb_size=1024, grid=32, row_length=128, row_channels=32),
         affine_start="instance",
         prep_noise=0.3,
-        temperature=1.0,
+        temperature=2.0,
         image_batch=64,
         num_epochs=60,
         learning_rate=3e-3,
