@@ -14,7 +14,7 @@ demo: photos-single ## 132 small ResNet8 on photos, their NetSpace and its figur
 	$(RUN) report.py photos
 
 # Nets this small gain little by a second thread, so what does not need each other runs two at a time, a thread each.
-demo-multi: $(VENV)/installed ## every experiment with images on photos: four architectures, two never seen, in 23 minutes
+demo-multi: $(VENV)/installed ## every experiment with images on photos: four architectures, two never seen, in 24 minutes
 	OMP_NUM_THREADS=1 $(MAKE) --jobs 2 photos-nets-0 photos-nets-1 photos-single photos-multi photos-missing photos-single-search
 	$(RUN) report.py photos
 

@@ -117,7 +117,7 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     fitted = train_missing(plans, itertools.count(), constants_of_stack(config), config.side_by_side, fit)
     if not is_first():
         return {}
-    wait_for_instances(plans)
+    wait_for_instances(plans, config.checkpoint_seconds)
     write()
     print(f"{len(plans)} SIRENs in {folder}, {fitted} of them fitted now{of_this_rank()}")
     fits = read_fits(plans)

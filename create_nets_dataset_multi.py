@@ -119,7 +119,8 @@ def main(config: Config) -> None:
         trained_now = f"{trained} of them trained now{of_this_rank()}"
         print(f"{len(planned)} instances of {architecture.name} in {planned[0].path.parent}, {trained_now}")
     if is_first():
-        wait_for_instances([*teacher_plans, *itertools.chain(*plans.values())])
+        everything = [*teacher_plans, *itertools.chain(*plans.values())]
+        wait_for_instances(everything, config.checkpoint_seconds)
         for write in writes:
             write()
 

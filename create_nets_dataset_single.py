@@ -110,7 +110,7 @@ def main(config: Config) -> None:
     train = partial(train_side_by_side, config, images, nets)
     trained = train_missing(plans, itertools.count(), constants_of_stack(config), config.side_by_side, train)
     if is_first():
-        wait_for_instances(plans)
+        wait_for_instances(plans, config.checkpoint_seconds)
         write()
     print(f"{len(plans)} instances of {config.architecture} in {folder}, {trained} of them trained now{of_this_rank()}")
 

@@ -183,4 +183,4 @@ def test_shares_are_parts_of_the_whole(monkeypatch, number, items):
 def test_the_first_rank_does_not_wait_forever(tmp_path, monkeypatch):
     monkeypatch.setattr(stacks, "PATIENCE", 0)
     with pytest.raises(InputError, match="2 instances are missing"):
-        stacks.wait_for_instances(plan_instances(2, [1], tmp_path, {}, seed=0))
+        stacks.wait_for_instances(plan_instances(2, [1], tmp_path, {}, seed=0), checkpoint_seconds=0)

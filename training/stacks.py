@@ -26,9 +26,9 @@ from training.locks import hold
 from training.provenance import versions
 
 Train = Callable[[list[Plan], Path, dict[str, Any] | None], None]
-# How long the first rank waits without a file being written before it gives the others up, seconds. A stack writes its
-# checkpoint, at most, once an epoch.
-PATIENCE = 3 * 60 * 60
+# How long after a checkpoint is due, without a file being written, the first rank gives the others up, seconds. Between two
+# steps a rank may measure accuracies, load images or mesh what it fitted, which takes minutes at most.
+PATIENCE = 30 * 60
 
 
 def constants_of_stack(config: Any) -> dict[str, Any]:
@@ -105,16 +105,22 @@ class StackCheckpoint:
         self.path.unlink(missing_ok=True)
 
 
-def wait_for_instances(plans: list[Plan]) -> None:
-    """Returns when other ranks have saved theirs. Raises InputError if for PATIENCE seconds they write nothing."""
+def wait_for_instances(plans: list[Plan], checkpoint_seconds: float) -> None:
+    """Returns when other ranks have saved theirs.
+
+    Raises InputError if for `checkpoint_seconds` and PATIENCE they write nothing.
+    """
+    patience = checkpoint_seconds + PATIENCE
     folders = {plan.path.parent for plan in plans}
     written, since = [], time.monotonic()
     while missing := sum(not plan.path.is_file() for plan in plans):
         now = [folder.stat().st_mtime_ns if folder.is_dir() else 0 for folder in folders]  # checkpoints change it too
         if now != written:
             written, since = now, time.monotonic()
-        if time.monotonic() - since > PATIENCE:
-            raise InputError(f"{missing} instances are missing and nothing was written for {PATIENCE} s; run it again")
+        if time.monotonic() - since > patience:
+            raise InputError(
+                f"{missing} instances are missing and nothing was written for {patience:.0f} s; run it again"
+            )
         if must_stop():
             stop()
         time.sleep(1)
