@@ -560,7 +560,7 @@ TABLE = {
     ),
     "samples that are infinite": (
         "nothing",
-        both(npz(pos=rows(9) / np.float32(0), neg=rows(9, -1)), npz("b")),
+        both(npz(pos=rows(9, np.inf), neg=rows(9, -1)), npz("b")),
         DEEPSDF,
         "not finite",
     ),
