@@ -9,7 +9,7 @@ help: ## list the targets
 	@echo "What runs Python makes the virtual environment $(VENV) first, if it is missing. Times are on 2 CPU cores."
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: photos-single ## 132 small ResNet8 on photos, their NetSpace and its figures, in 6 minutes
+demo: photos-single ## 132 small ResNet8 on photos, their NetSpace and its figures, in 7 minutes
 	$(RUN) visualize_prep.py
 	$(RUN) report.py photos
 
