@@ -6,65 +6,52 @@
 
 FOLDER holds train/CLASS/IMAGE and test/CLASS/IMAGE, square images of 32 or 64 pixels a side.
 Writes runs/<dataset>/nets/<architecture>-sgd/*.safetensors and nets/teacher/, and the lists that name them:
-models/input_lists/<dataset>/multi/{train,val,test,teacher}.txt, and missing/{train,val,test}.txt, in which only the lowest
-and the highest ClassId are, taken from the same instances. Kept is what does best on validation images.
-Run again to resume: an instance on disk is not trained again. photos takes 10 minutes on 2 CPU cores."""
+models/input_lists/<dataset>/multi/{train,val,test,teacher}.txt, and missing/{train,val,test}.txt, which hold the lowest and
+the highest ClassId alone, from the same instances. Of each instance, the state with the best validation accuracy is saved.
+Run it again to resume: an instance on disk is not trained again."""
 
-import itertools
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-import tyro
-from tqdm import tqdm
 
 from data.folders import Folders
-from data.images import Epoch, ImageSet, check_batch
+from data.images import Batches, ImageSet
 from data.load import load_images
-from data.nets import Entry, write_lists
-from data.plans import Plan, deal_alike, plan_instances
-from evaluation.accuracy import accuracy
+from data.nets import Entry, list_texts, write_lists
+from evaluation.metrics import accuracy
 from models.errors import InputError
-from models.instances import ArchitectureOnImages
-from models.registry import ARCHITECTURES, Architecture, architectures_by_class_id, get_architecture
+from models.instances import TargetNet
+from models.target_nets import ARCHITECTURES, Architecture, architectures_by_class_id, get_architecture
 from training.command_line import run_script
-from training.distributed import hides_bar, is_first
-from training.ensembles import BestStates, Ensemble
+from training.constants import Count, Flat, Fraction, NonNegative, Positive, Seed, SideBySide
+from training.distributed import is_first
 from training.runtime import pick_device
-from training.stacks import (
-    StackCheckpoint,
-    constants_of_stack,
-    fresh_state,
-    of_this_rank,
-    save_instances,
-    train_missing,
-    wait_for_instances,
-)
+from training.zoo import Ensemble, Plan, Zoo, initial_state, plan_instances, save_instances
 
 
 @dataclass(frozen=True)
 class Config:
     dataset: str  # the preset's, or a folder with train/CLASS/IMAGE and test/CLASS/IMAGE
-    teacher: str = "resnet56"  # its architecture, a name in models/registry.py
-    num_train: tuple[int, ...] = (60, 50, 60, 100)  # instances of ClassId 0, 1, 2, 3 in multi/train.txt
-    num_train_missing: tuple[int, int] = (40, 80)  # of the lowest and of the highest ClassId in missing/train.txt
-    num_val: int = 16  # of each ClassId in val.txt
-    num_test: int = 16  # of each ClassId in test.txt
-    num_epochs: tuple[int, ...] = (300, 300, 300, 300)  # of instances of ClassId 0, 1, 2, 3
-    teacher_epochs: int = 300  # of the teacher
-    learning_rate: float = 0.05  # SGD's, at the start
-    lr_drops: tuple[float, ...] = (1 / 2, 3 / 5, 7 / 10)  # share of the epochs after which it is multiplied by 0.1
-    momentum: float = 0.9  # SGD's
-    weight_decay: float = 5e-4  # SGD's
-    image_batch: int = 128  # B, images that an instance sees a step
-    look_from: float = 2 / 3  # share of the epochs after which validation accuracy is looked at first
-    look_every: int = 10  # epochs; the last one is looked at as well
-    side_by_side: int = 16  # instances of one architecture trained at once; fewer need less memory
-    checkpoint_seconds: float = 60.0  # how often a checkpoint of what is being trained is written
-    seed: int = 0  # of initializations and image orders
-    folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
+    teacher: str = "resnet56"  # its architecture, a name in models/target_nets
+    num_train: tuple[Count, ...] = (60, 50, 60, 100)  # instances of ClassId 0, 1, 2, 3 in multi/train.txt
+    num_train_missing: tuple[Count, Count] = (40, 80)  # of the lowest and of the highest ClassId in missing/train.txt
+    num_val: Count = 16  # of each ClassId in val.txt
+    num_test: Count = 16  # of each ClassId in test.txt
+    num_epochs: tuple[Count, ...] = (300, 300, 300, 300)  # of instances of ClassId 0, 1, 2, 3
+    teacher_epochs: Count = 300  # of the teacher
+    learning_rate: Positive = 0.05  # SGD's, at the start
+    lr_drops: tuple[Fraction, ...] = (1 / 2, 3 / 5, 7 / 10)  # fractions of the epochs after which it is multiplied by 0.1
+    momentum: Fraction = 0.9  # SGD's
+    weight_decay: NonNegative = 5e-4  # SGD's
+    image_batch: Count = 128  # B, images that an instance sees in a step
+    validate_from: Fraction = 2 / 3  # fraction of the epochs after which validation begins
+    validate_every: Count = 10  # epochs between validations; the last epoch is validated too
+    sides: Flat[SideBySide] = field(default_factory=SideBySide)
+    seed: Seed = 0  # random seed
+    folders: Flat[Folders] = field(default_factory=Folders)
 
 
 PRESETS = {
@@ -78,8 +65,8 @@ PRESETS = {
         teacher_epochs=20,
         lr_drops=(0.6, 0.8, 0.95),
         image_batch=64,
-        look_every=1,
-        side_by_side=14,  # half of an architecture: two ranks share the work
+        validate_every=1,
+        sides=SideBySide(14),  # half of an architecture: two ranks split the work
     ),
     "cifar10": Config("cifar10"),
     "tiny-imagenet-200": Config("tiny-imagenet-200"),
@@ -89,43 +76,43 @@ PRESETS = {
 def main(config: Config) -> None:
     device = pick_device()
     images = load_images(config.dataset, config.folders.data_dir, device)
-    check_batch(images.train, config.image_batch)
     pool, teacher = architectures_by_class_id(), get_architecture(config.teacher)
     check_counts(config, pool)
-    plans, entries = {}, {"multi": {}, "missing": {}}
-    for architecture, num_train, num_epochs in zip(pool, config.num_train, config.num_epochs):
-        folder = config.folders.nets(config.dataset, f"{architecture.name}-sgd")
-        total = num_train + config.num_val + config.num_test
-        plans[architecture] = plan_all(config, images, architecture, folder, total, num_epochs)
-        splits = deal_alike(plans[architecture], train=num_train, val=config.num_val, test=config.num_test)
-        unseen = architecture not in (pool[0], pool[-1])
-        missing_train = 0 if unseen else config.num_train_missing[architecture == pool[-1]]
-        for split, chosen in splits.items():
-            lines = [Entry(architecture, images.name, each.path) for each in chosen]
-            entries["multi"][split] = [*entries["multi"].get(split, []), *lines]
-            seen = lines[:missing_train] if split == "train" else [] if unseen else lines
-            entries["missing"][split] = [*entries["missing"].get(split, []), *seen]
-    folder = config.folders.nets(config.dataset, "teacher")
-    teacher_plans = plan_all(config, images, teacher, folder, 1, config.teacher_epochs)
-    entries["multi"]["teacher"] = [Entry(teacher, images.name, teacher_plans[0].path)]
-    # Refuses now, not after hours of training.
-    writes = [write_lists(config.folders, config.dataset, setting, lists) for setting, lists in entries.items()]
+    plans, lists = plan_all(config, images, pool, teacher)  # refuses now, not after hours of training
 
-    turns = itertools.count()
-    for architecture, planned in [(teacher, teacher_plans), *plans.items()]:
-        nets = ArchitectureOnImages(architecture, images.image_shape, images.num_classes)
-        train = partial(train_side_by_side, config, images, nets)
-        trained = train_missing(planned, turns, constants_of_stack(config), config.side_by_side, train)
-        trained_now = f"{trained} of them trained now{of_this_rank()}"
-        print(f"{len(planned)} instances of {architecture.name} in {planned[0].path.parent}, {trained_now}")
+    per_epoch = Batches(images.train, [], config.image_batch).per_pass
+    rates = dict(lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+    sgd = partial(torch.optim.SGD, **rates, fused=True)
+    zoo = Zoo(config)
+    for architecture, planned in plans:
+        net = TargetNet(architecture, images.image_shape, images.num_classes)
+        num_epochs = planned[0].facts["num_epochs"]
+        first = round(config.validate_from * num_epochs)
+        drops = [round(fraction * num_epochs) for fraction in config.lr_drops]
+        for stack in zoo.stacks(planned):
+            kind = list(ARCHITECTURES).index(architecture.name)
+            keys = [(config.seed, kind, plan.index) for plan in stack.plans]
+            ensemble = stack.start(Ensemble(net, initial_state(net, keys, device), sgd))
+            batches = Batches(images.train, keys, config.image_batch)
+            for step in stack.steps():
+                fallen = sum(step >= drop * per_epoch for drop in drops)
+                ensemble.set_learning_rate(config.learning_rate * 0.1**fallen)
+                ensemble.step(*batches.batch(step))
+                epoch = (step + 1) / per_epoch
+                due = epoch >= first and (epoch - first) % config.validate_every == 0
+                if due or epoch == num_epochs:
+                    ensemble.update_best(accuracy(net, net.fuse(ensemble.state()), images.val))
+            save_instances(stack.plans, ensemble.best_state, ensemble.best_accuracy)
+            stack.finish()
+        zoo.report(planned)
     if is_first():
-        everything = [*teacher_plans, *itertools.chain(*plans.values())]
-        wait_for_instances(everything, config.checkpoint_seconds)
-        for write in writes:
-            write()
+        zoo.wait([plan for _, planned in plans for plan in planned])
+        for texts in lists:
+            write_lists(texts)
 
 
 def check_counts(config: Config, pool: list[Architecture]) -> None:
+    """Raise InputError unless there is a number for each architecture."""
     for flag, numbers in (("--num-train", config.num_train), ("--num-epochs", config.num_epochs)):
         if len(numbers) != len(pool):
             names = ", ".join(architecture.name for architecture in pool)
@@ -136,60 +123,37 @@ def check_counts(config: Config, pool: list[Architecture]) -> None:
 
 
 def plan_all(
+    config: Config, images: ImageSet, pool: list[Architecture], teacher: Architecture
+) -> tuple[list[tuple[Architecture, list[Plan]]], list[dict[Path, str]]]:
+    """Return the planned instances, the teacher first, and the input lists of both settings."""
+    plans, entries = [], {"multi": {}, "missing": {}}
+    for i, architecture in enumerate(pool):
+        numbers = {"train": config.num_train[i], "val": config.num_val, "test": config.num_test}
+        folder = config.folders.nets(config.dataset, f"{architecture.name}-sgd")
+        planned = plan(config, images, architecture, folder, sum(numbers.values()), config.num_epochs[i])
+        plans.append((architecture, planned))
+        ends = np.cumsum([0, *numbers.values()]).tolist()  # instances differ by chance alone: the first ones train
+        for split, start, end in zip(numbers, ends, ends[1:]):
+            lines = [Entry(architecture, images.name, each.path) for each in planned[start:end]]
+            entries["multi"].setdefault(split, []).extend(lines)
+            seen = config.num_train_missing[i > 0] if split == "train" else len(lines)
+            entries["missing"].setdefault(split, []).extend(lines[:seen] if i in (0, len(pool) - 1) else [])
+    planned = plan(config, images, teacher, config.folders.nets(config.dataset, "teacher"), 1, config.teacher_epochs)
+    entries["multi"]["teacher"] = [Entry(teacher, images.name, planned[0].path)]
+    lists = [list_texts(config.folders, config.dataset, setting, each) for setting, each in entries.items()]
+    return [(teacher, planned), *plans], lists
+
+
+def plan(
     config: Config, images: ImageSet, architecture: Architecture, folder: Path, total: int, num_epochs: int
 ) -> list[Plan]:
-    sgd = ("learning_rate", "lr_drops", "momentum", "weight_decay")
-    facts = {name: getattr(config, name) for name in (*sgd, "image_batch", "look_from", "look_every")}
-    facts = {**facts, "lr_drops": list(config.lr_drops), "dataset": images.name, "architecture": architecture.name}
+    """Return `total` planned instances of one architecture."""
+    protocol = ("learning_rate", "momentum", "weight_decay", "image_batch", "validate_from", "validate_every")
+    facts = {"lr_drops": list(config.lr_drops), **{name: getattr(config, name) for name in protocol}}
+    facts |= {"dataset": images.name, "architecture": architecture.name}
     facts |= {"num_epochs": num_epochs, "images": images.fingerprint}
-    steps = num_epochs * (len(images.train) // config.image_batch)
+    steps = num_epochs * Batches(images.train, [], config.image_batch).per_pass
     return plan_instances(total, [steps], folder, facts, config.seed)
-
-
-def train_side_by_side(
-    config: Config,
-    images: ImageSet,
-    nets: ArchitectureOnImages,
-    plans: list[Plan],
-    checkpoint: Path,
-    saved: dict[str, Any] | None,
-) -> None:
-    """Trains the planned instances at once, and saves each as it was when it did best. `saved` resumes."""
-    device = images.train.pixels.device
-    keys = [(config.seed, list(ARCHITECTURES).index(nets.architecture.name), plan.index) for plan in plans]
-    rates = dict(lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
-    sgd = partial(torch.optim.SGD, **rates, fused=True)
-    ensemble = Ensemble(nets, fresh_state(nets, [(*key, 2) for key in keys], device), sgd)
-    steps_per_epoch = len(images.train) // config.image_batch
-    epoch, start, best = 0, 0, BestStates(ensemble.state())
-    if saved:
-        ensemble.load_state_dict(saved["ensemble"])
-        best.load_state_dict(saved["best"])
-        epoch, start = divmod(saved["steps"], steps_per_epoch)
-    stack = StackCheckpoint(checkpoint, constants_of_stack(config), config.checkpoint_seconds)
-    num_epochs = plans[0].facts["num_epochs"]
-    drops, look_from = [round(share * num_epochs) for share in config.lr_drops], round(config.look_from * num_epochs)
-    what, watched = f"{len(plans)} {nets.architecture.name}", {}
-    bar = tqdm(total=num_epochs, initial=epoch, desc=what, unit=" epochs", disable=hides_bar())
-    while epoch < num_epochs:
-        draws = Epoch(images.train, [(*key, 3, epoch) for key in keys], config.image_batch)
-        ensemble.set_learning_rate(config.learning_rate * 0.1 ** sum(epoch >= drop for drop in drops))
-        for i in range(start, steps_per_epoch):
-            if stack.due:
-                stack.save(plans, epoch * steps_per_epoch + i, ensemble, best=best.state_dict())
-            losses = ensemble.step(*draws.batch(i))
-        epoch, start = epoch + 1, 0
-        looked = epoch >= look_from and (epoch - look_from) % config.look_every == 0
-        if looked or epoch == num_epochs:
-            state = ensemble.state()
-            best.look(state, accuracy(nets, nets.fuse(state), images.val))
-            watched["best"] = f"{best.accuracy.mean():.1f} % on validation"
-        bar.set_postfix(loss=f"{losses.mean():.3f}", **watched)
-        bar.update()
-    bar.close()
-    ensemble.refuse_divergence([plan.path for plan in plans])
-    save_instances(plans, best.state, best.accuracy)
-    stack.remove()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""CIFAR-10: 40,000 / 10,000 / 10,000 images of 32x32, the 10,000 for validation dealt from the training set (S Sec. IV)."""
+"""CIFAR-10: 40,000 / 10,000 / 10,000 images of 32x32, the 10,000 for validation drawn from the training set (S Sec. IV)."""
 
 from pathlib import Path
 
@@ -6,8 +6,7 @@ import numpy as np
 from torchvision.datasets import CIFAR10
 
 from data.files import written_whole
-from data.images import IMAGENET_MEAN, IMAGENET_STD, Images, ImageSet, make_images
-from data.splits import split_by_class
+from data.images import IMAGENET_MEAN, IMAGENET_STD, Images, ImageSet, make_images, split_by_class
 from models.errors import InputError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -17,7 +16,10 @@ PADDING = 4  # pixels
 
 
 def cached_arrays(data_dir: Path) -> dict[str, np.ndarray]:
-    """The four arrays of `DATA_DIR/cifar10.npz`, which is downloaded through torchvision and written if it is not there."""
+    """Return the four arrays of `DATA_DIR/cifar10.npz`. If it is missing, download CIFAR-10 through torchvision and write it.
+
+    Raise InputError if the download fails or the file holds something else.
+    """
     path = data_dir / "cifar10.npz"
     if not path.is_file():
         try:
@@ -35,7 +37,7 @@ def cached_arrays(data_dir: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
-    except Exception as error:  # what a file that is no .npz raises depends on its bytes
+    except Exception as error:  # a broken file may raise anything
         raise InputError(
             f"{path} does not hold the arrays {', '.join(ARRAYS)} ({type(error).__name__}); delete it to have it made again"
         ) from None
@@ -57,6 +59,7 @@ def cached_arrays(data_dir: Path) -> dict[str, np.ndarray]:
 
 
 def load_cifar10(data_dir: Path) -> ImageSet:
+    """Load CIFAR-10. Raise InputError as `cached_arrays` does."""
     arrays = cached_arrays(data_dir)
     train, val = split_by_class(arrays["train_labels"], 0.8, SPLIT_SEED)
 

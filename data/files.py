@@ -1,6 +1,7 @@
-"""Files that are either whole or not there: everything is written beside its place and then moved into it."""
+"""Files that are either whole or absent: everything is written under another name, then moved; and their fingerprints."""
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -22,9 +23,9 @@ WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a path to write to; what was written there replaces `path` only if nothing failed, and is on the disk by then.
+    """Yield a path to write to. It replaces `path` only if nothing failed, and is on the disk by then.
 
-    Raises InputError if it cannot be written.
+    Raise InputError if it cannot be written.
     """
     whose = f"{socket.gethostname()}-{os.getpid()}"
     partial = path.with_name(f".{path.name}.partial-{whose}{path.suffix}")
@@ -46,7 +47,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """What processes of this machine that are gone have left of this file: they were killed while they wrote it."""
+    """Delete what killed processes of this machine left of this file."""
     start = f".{path.name}.partial-{socket.gethostname()}-"
     for name in os.listdir(path.parent):
         if name.startswith(start):
@@ -56,16 +57,18 @@ def remove_leftovers(path: Path) -> None:
 
 
 def is_alive(process: int) -> bool:
+    """Return whether a process of this machine exists."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's
         return True
     return True
 
 
 def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -74,22 +77,25 @@ def sync(path: Path) -> None:
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors by name, with metadata in the file's header."""
     with written_whole(path) as partial:
         # Not save_file: it writes to a temporary file of its own, which stays where a process is killed.
         partial.write_bytes(safetensors.torch.save(tensors, metadata))
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file."""
     with written_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object."""
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def read_text(path: Path) -> str:
-    """Raises InputError if the file is no text."""
+    """Return a UTF-8 text file's content. Raise InputError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -97,17 +103,35 @@ def read_text(path: Path) -> str:
 
 
 def load_pt(path: Path) -> Any:
-    """Tensors and plain values of a `.pt`, on the CPU. Nothing in it is executed; what it raises depends on its bytes."""
+    """Return the tensors and plain values of a `.pt`, on the CPU. Nothing in it is executed.
+
+    A broken file may raise any exception.
+    """
     with warnings.catch_warnings(action="ignore"):  # torch finds strange what is about to be refused
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Raises InputError, with the remedy, if the file is no JSON object."""
+    """Return a JSON object. Raise InputError, with the remedy, if the file is not one."""
     try:
         found = json.loads(read_text(path))
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise InputError(f"{path} is no JSON object; {remedy}")
+        raise InputError(f"{path} is not a JSON object; {remedy}")
     return found
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """Return the beginning of the SHA-256 of tensors' types, shapes and values, as in "sha256:0123456789abcdef"."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def fingerprint_of_file(path: Path) -> str:
+    """Return the beginning of the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"

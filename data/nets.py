@@ -1,30 +1,32 @@
-"""Nets datasets: input lists that name instance files, and the matrix (N, P) that those become.
+"""Nets datasets: input lists that name instance files, and the matrix of rows (N, P) that these become.
 
-An input list has one instance a line, in the original's format: class, typed arguments, data set, path, as in
-`resnet_fusedbn;d2;d8;scifar10;PATH`. Paths are relative to the folder that the scripts run in.
+An input list has one instance a line, in the original release's format: class, typed arguments, data set, path, as in
+`resnet_fusedbn;d2;d8;scifar10;PATH` or `siren;l3,256,256,1;schairs;PATH`. Paths are relative to the folder that the scripts
+run in.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from data.files import read_text, write_text
-from data.folders import Folders
+from data.folders import Folders, command
 from data.images import ImageSet
-from data.instance_files import fused_row, read_instance
-from data.load import command
-from models.architecture_pool import ArchitecturePool
+from data.instance_files import read_instance, row_of, samples_of
+from data.streams import stream
 from models.errors import InputError
-from models.instances import ArchitectureOnImages
-from models.prep import pack
-from models.registry import ARCHITECTURES, Architecture
+from models.instances import TargetNet, TargetNets
+from models.target_nets import ARCHITECTURES, Architecture, siren
 
-MULTI_MAKER = "create_nets_dataset_multi.py"
+T = TypeVar("T")
+MAKERS = {"mlps": "create_mlp_dataset.py", "missing": "create_nets_dataset_multi.py"}  # by setting; others by its name
 ARGUMENT_TYPES: dict[str, Callable[[str], Any]] = {
     "d": int,
     "f": float,
@@ -34,105 +36,137 @@ ARGUMENT_TYPES: dict[str, Callable[[str], Any]] = {
 
 
 @dataclass(frozen=True)
+class NetsDataset:
+    """Instances, and what is known of them.
+
+    `rows` (N, P) float32 are their fused parameters on the device, padded with zeros to the largest architecture. `class_ids`
+    are indices into `nets`. `facts` are those in the instance files' headers; a `.pt` has none. SIRENs have `samples`
+    (N, S, 4) float32: x, y, z and the true signed distance, the positive half first.
+    """
+
+    nets: TargetNets
+    rows: Tensor
+    class_ids: tuple[int, ...]
+    facts: tuple[dict[str, Any], ...]
+    paths: tuple[Path, ...]
+    samples: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, chosen: Sequence[int] | slice | np.ndarray | Tensor) -> "NetsDataset":
+        """Return the instances at indices, in a slice, or where a mask is true."""
+        index = torch.arange(len(self))[chosen if isinstance(chosen, slice) else torch.as_tensor(chosen)].tolist()
+        parts = {name: tuple(getattr(self, name)[i] for i in index) for name in ("class_ids", "facts", "paths")}
+        samples = None if self.samples is None else self.samples[index]
+        return replace(self, rows=self.rows[index], samples=samples, **parts)
+
+    def filter(self, condition: Callable[[dict[str, Any]], bool]) -> "NetsDataset":
+        """Return the instances whose facts meet a condition."""
+        return self[[i for i, facts in enumerate(self.facts) if condition(facts)]]
+
+    def column(self, fact: str) -> list[Any]:
+        """Return one fact of every instance, None where it is unknown."""
+        return [facts.get(fact) for facts in self.facts]
+
+    def split(self, fractions: dict[str, float], seed: int, by: str | None = None) -> dict[str, "NetsDataset"]:
+        """Split at random into named parts, whose fractions sum to 1. Instances that agree in the fact `by` stay together."""
+        groups = list(range(len(self))) if by is None else self.column(by)
+        names = list(dict.fromkeys(groups))
+        order = stream("split of a nets dataset", seed).permutation(len(names))
+        ends = np.rint(np.cumsum([0, *fractions.values()]) * len(names)).astype(int)
+        parts = {}
+        for part, start, end in zip(fractions, ends, ends[1:]):
+            members = {names[i] for i in order[start:end]}
+            parts[part] = self[[i for i, group in enumerate(groups) if group in members]]
+        return parts
+
+    def indices_of(self, class_id: int) -> list[int]:
+        """Return the indices of the instances of one architecture."""
+        return [i for i, each in enumerate(self.class_ids) if each == class_id]
+
+    def index_of(self, path: str) -> int | None:
+        """Return the index of an instance by its path or its name, None if it is not here."""
+        return next((i for i, each in enumerate(self.paths) if path in (each.as_posix(), each.stem)), None)
+
+    def split_samples(self, num: int) -> tuple["NetsDataset", "NetsDataset"]:
+        """Return the same instances twice: without `num` of their samples, and with these, the last of either half."""
+        assert self.samples is not None
+        size = self.samples.shape[1]
+        rest, half = size - num, size - size // 2
+        index = torch.arange(size, device=self.samples.device)
+        first = (index < rest - rest // 2) | (index >= half) & (index < half + rest // 2)
+        return replace(self, samples=self.samples[:, first]), replace(self, samples=self.samples[:, ~first])
+
+
+# Input lists
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One line of an input list."""
+    """One line of an input list. `where` is "FILE, line N" if it was read."""
 
     architecture: Architecture
     dataset: str
     path: Path
-    place: str = ""  # "FILE, line N", where it was read
+    where: str = ""
 
     def line(self) -> str:
+        """Return the line."""
         return f"{self.architecture.list_entry};s{self.dataset};{self.path.as_posix()}"
 
 
-@dataclass(frozen=True)
-class NetsDataset:
-    """Instances of one architecture. `rows` (N, P) float32 are their fused parameters, on the device."""
-
-    nets: ArchitectureOnImages
-    rows: Tensor
-    paths: tuple[Path, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-
-@dataclass(frozen=True)
-class MixedNetsDataset:
-    """Instances of several architectures. `preps` (N, 1, H, W) float32, zero padded, are on the device."""
-
-    preps: Tensor
-    class_ids: tuple[int, ...]
-    paths: tuple[Path, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def of_class_id(self, class_id: int) -> list[int]:
-        """Positions of the instances of one architecture."""
-        return [i for i, each in enumerate(self.class_ids) if each == class_id]
-
-
-def split_line(line: str, place: str) -> tuple[str, list[str], str, Path]:
-    """Class, typed arguments, data set and path of a line. Raises InputError, naming the place, if it has no such form."""
+def parse_line(line: str, where: str) -> Entry:
+    """Read one line. Raise InputError, naming `where`, if it is not an instance that this project knows."""
     kind, *arguments, path = line.split(";") if ";" in line else ("", "")
     if not arguments or not path:
         raise InputError(
-            f"{place}: '{line}' is not CLASS;ARGUMENTS;sDATASET;PATH, as in resnet_fusedbn;d2;d8;scifar10;PATH"
+            f"{where}: '{line}' is not CLASS;ARGUMENTS;sDATASET;PATH, as in resnet_fusedbn;d2;d8;scifar10;PATH"
         )
     for argument in arguments:
         try:
             ARGUMENT_TYPES[argument[:1]](argument[1:])
         except (KeyError, ValueError):
             raise InputError(
-                f"{place}: argument '{argument}' is not typed; write d for int, f for float, s for string, l for list, then the value"
+                f"{where}: argument '{argument}' is not typed; write d for int, f for float, s for string, l for list, then the value"
             ) from None
     *spelled, dataset = arguments
     if dataset[0] != "s":
-        raise InputError(f"{place}: the last argument '{dataset}' should be the data set, as in scifar10")
-    return kind, spelled, dataset[1:], Path(path)
+        raise InputError(f"{where}: the last argument '{dataset}' should be the data set, as in scifar10")
+    return Entry(architecture_of(kind, spelled, where), dataset[1:], Path(path), where)
 
 
-def parse_line(line: str, place: str) -> Entry:
-    """Raises InputError, naming the place, for a line that is not an instance that this project knows."""
-    kind, spelled, dataset, path = split_line(line, place)
-    entry = ";".join([kind, *spelled])
+def architecture_of(kind: str, arguments: list[str], where: str) -> Architecture:
+    """Return the architecture that a line spells. Raise InputError if there is none."""
+    if kind == "siren":
+        widths = re.fullmatch(r"l\[?(\d+(?:,\d+)*)\]?", ";".join(arguments))
+        if not widths:
+            raise InputError(f"{where}: {kind};{';'.join(arguments)} is not a SIREN; expected siren;lWIDTHS;sDATASET;PATH")
+        return siren(tuple(int(width) for width in widths[1].split(",")))
+    entry = ";".join([kind, *arguments])
     known = {architecture.list_entry: architecture for architecture in ARCHITECTURES.values()}
     if entry not in known:
-        raise InputError(f"{place}: unknown architecture '{entry}'; known are {' '.join(known)}")
-    return Entry(known[entry], dataset, path, place)
+        raise InputError(f"{where}: unknown architecture '{entry}'; known are {' '.join(known)}")
+    return known[entry]
 
 
-def read_list(path: Path, made_by: str) -> list[Entry]:
-    """The entries of an input list. Raises InputError if it is missing (`made_by` is the command that makes it), empty or wrong."""
+def read_list(folders: Folders, dataset: str, setting: str, split: str) -> list[Entry]:
+    """Return the entries of an input list. Raise InputError, with the command that makes it, if it is missing or wrong."""
+    path = folders.input_list(dataset, setting, split)
+    made_by = command(MAKERS.get(setting, f"create_nets_dataset_{setting}.py"), dataset)
     if not path.is_file():
         raise InputError(f"no input list {path}; make it with: {made_by}")
-    lines = read_text(path).splitlines()
-    entries = [parse_line(line.strip(), f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line.strip()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
+    entries = [parse_line(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line]
     if not entries:
         raise InputError(f"input list {path} is empty; delete it and make it again with: {made_by}")
     return entries
 
 
-def listed_paths(folders: Folders, dataset: str, setting: str, split: str) -> list[Path]:
-    """The instance files that an input list names, whatever they hold. Raises InputError if it is missing, empty or wrong."""
-    path = folders.input_list(dataset, setting, split)
-    scripts = {"mlps": "create_mlp_dataset.py", "missing": MULTI_MAKER}
-    made_by = command(scripts.get(setting, f"create_nets_dataset_{setting}.py"), dataset)
-    if not path.is_file():
-        raise InputError(f"no input list {path}; make it with: {made_by}")
-    lines = enumerate(read_text(path).splitlines(), start=1)
-    paths = [split_line(line.strip(), f"{path}, line {i}")[3] for i, line in lines if line.strip()]
-    if not paths:
-        raise InputError(f"input list {path} is empty; delete it and make it again with: {made_by}")
-    return paths
+def list_texts(folders: Folders, dataset: str, setting: str, entries: dict[str, list[Entry]]) -> dict[Path, str]:
+    """Return the input lists of a setting, path to text. `entries` are by split.
 
-
-def write_lists(folders: Folders, dataset: str, setting: str, entries: dict[str, list[Entry]]) -> Callable[[], None]:
-    """A function that writes the input lists of a setting, `{train,val,test}.txt`.
-
-    Raises InputError at once if lists are there already that say something else: they may be edited by hand.
+    Raise InputError if a list exists with another text: it may be edited by hand.
     """
     texts = {
         folders.input_list(dataset, setting, split): "".join(entry.line() + "\n" for entry in lines)
@@ -143,104 +177,134 @@ def write_lists(folders: Folders, dataset: str, setting: str, entries: dict[str,
             raise InputError(
                 f"input list {path} names other instances than these constants make; move {path.parent} away to have it written anew"
             )
-
-    def write() -> None:
-        for path, text in texts.items():
-            write_text(path, text)
-
-    return write
+    return texts
 
 
-def load_nets(entries: list[Entry], nets: ArchitectureOnImages, dataset: str, device: torch.device) -> NetsDataset:
-    """The instances of a list, all of one architecture. Raises InputError for a missing or foreign one."""
-    rows = []
+def write_lists(texts: dict[Path, str]) -> None:
+    """Write input lists."""
+    for path, text in texts.items():
+        write_text(path, text)
+
+
+# Loading
+
+
+def load_entries(entries: list[Entry], nets: TargetNets, dataset: str, device: torch.device) -> NetsDataset:
+    """Load the instances of a list. Raise InputError for one that is missing, broken or of no architecture in `nets`."""
+    rows, class_ids, facts, samples = [], [], [], []
+    width = max(nets.num_parameters.values())
     for entry in entries:
-        if entry.architecture != nets.architecture or entry.dataset != dataset:
-            remedy = "put it in another list"
-            if entry.architecture != nets.architecture:
-                remedy = f"give --architecture {entry.architecture.name}, or {remedy}"
-            raise InputError(
-                f"{entry.place}: {entry.architecture.name} on {entry.dataset}, expected {nets.architecture.name} on {dataset}; {remedy}"
-            )
-        rows.append(fused_row(nets, read_instance(entry.path)[0], entry.path))
-    return NetsDataset(nets, torch.stack(rows).to(device), tuple(entry.path for entry in entries))
-
-
-def load_split(folders: Folders, images: ImageSet, setting: str, split: str, nets: ArchitectureOnImages) -> NetsDataset:
-    """The instances of an input list of these images, on their device. Raises InputError like read_list and load_nets."""
-    made_by = command(f"create_nets_dataset_{setting}.py", images.name)
-    entries = read_list(folders.input_list(images.name, setting, split), made_by)
-    return load_nets(entries, nets, images.name, images.train.pixels.device)
-
-
-def load_mixed_nets(
-    entries: list[Entry], pool: ArchitecturePool, dataset: str, device: torch.device
-) -> MixedNetsDataset:
-    """The instances of a list, of any architectures that have a ClassId. Raises InputError for a missing or foreign one."""
-    preps, class_ids = [], []
-    for entry in entries:
-        name, class_id = entry.architecture.name, entry.architecture.class_id
-        if entry.dataset != dataset or class_id is None:
-            raise InputError(
-                f"{entry.place}: {name} on {entry.dataset}, expected one of {', '.join(pool.names)} on {dataset}; put it in another list"
-            )
-        row = fused_row(pool[class_id], read_instance(entry.path)[0], entry.path)
-        preps.append(pack(row[None], pool.prep_shape)[0])
+        class_id = next((i for i, net in enumerate(nets) if net.architecture == entry.architecture), None)
+        if class_id is None or entry.dataset != dataset:
+            raise InputError(unexpected(entry, nets, dataset))
+        state, known = read_instance(entry.path)
+        if not nets.takes_images:
+            samples.append(samples_of(state, entry.path))
+            del state["sdf"]
+            if len(samples[-1]) != len(samples[0]):
+                raise InputError(
+                    f"{entry.path} holds {len(samples[-1])} samples, others {len(samples[0])}; make them alike"
+                )
+        row = row_of(nets[class_id], state, entry.path)
+        rows.append(F.pad(row, (0, width - len(row))))
         class_ids.append(class_id)
-    return MixedNetsDataset(torch.stack(preps).to(device), tuple(class_ids), tuple(entry.path for entry in entries))
-
-
-def load_mixed_split(
-    folders: Folders, images: ImageSet, setting: str, split: str, pool: ArchitecturePool
-) -> MixedNetsDataset:
-    """The instances of an input list of these images, `multi` or `missing`, on their device.
-
-    Raises InputError like read_list and load_mixed_nets, and unless `missing` holds the lowest and the highest ClassId
-    and no other.
-    """
-    path = folders.input_list(images.name, setting, split)
-    nets = load_mixed_nets(
-        read_list(path, command(MULTI_MAKER, images.name)), pool, images.name, images.train.pixels.device
+        facts.append({**known, "id": entry.path.stem})
+    return NetsDataset(
+        nets,
+        torch.stack(rows).to(device),
+        tuple(class_ids),
+        tuple(facts),
+        tuple(entry.path for entry in entries),
+        torch.stack(samples).to(device) if samples else None,
     )
-    ends = (0, len(pool) - 1)
-    if setting == "missing" and set(nets.class_ids) != set(ends):
-        names = ", ".join(pool.names[class_id] for class_id in sorted(set(nets.class_ids)))
-        wanted = " and ".join(pool.names[class_id] for class_id in ends)
-        raise InputError(f"{path} holds {names}; with unseen architectures it must hold {wanted}, and no other")
-    return nets
 
 
-def load_teacher(folders: Folders, images: ImageSet) -> tuple[ArchitectureOnImages, Tensor]:
-    """The instance that `teacher.txt` names, for these images: its nets and its row (1, P). Raises InputError like load_nets."""
-    made_by = command(MULTI_MAKER, images.name)
-    entry, *others = read_list(folders.input_list(images.name, "multi", "teacher"), made_by)
-    if others:
-        raise InputError(f"{others[0].place}: there is one teacher; leave one line in the list")
-    nets = ArchitectureOnImages(entry.architecture, images.image_shape, images.num_classes)
-    return nets, load_nets([entry], nets, images.name, images.train.pixels.device).rows
+def unexpected(entry: Entry, nets: TargetNets, dataset: str) -> str:
+    """Return the message for an entry of another architecture or data set."""
+    expected = " or ".join(nets.names)
+    remedy = "put it in another list"
+    if not nets.takes_images:
+        expected, remedy = nets[0].architecture.list_entry, "list one size"
+    elif len(nets) == 1 and entry.architecture.sides and entry.architecture != nets[0].architecture:
+        remedy = f"give --architecture {entry.architecture.name}, or {remedy}"
+    name = entry.architecture.name if entry.architecture.sides else entry.architecture.list_entry
+    return f"{entry.where}: {name} on {entry.dataset}, expected {expected} on {dataset}; {remedy}"
 
 
-def meta_batches(num_nets: int, meta_batch: int, num_steps: int, key: tuple[int, ...]) -> Tensor:
-    """Which instances are targets at each step, (num_steps, meta_batch): every one once, in random order, then again."""
-    rng = np.random.default_rng(key)
-    passes = -(-num_steps * meta_batch // num_nets)
-    order = np.concatenate([rng.permutation(num_nets) for _ in range(passes)])
-    return torch.from_numpy(order[: num_steps * meta_batch].reshape(num_steps, meta_batch))
+def load_nets(folders: Folders, images: ImageSet, setting: str, split: str, nets: TargetNets) -> NetsDataset:
+    """Load the instances of an input list for these images, onto their device.
 
-
-def pair_batches(class_ids: Sequence[int], num_steps: int, key: tuple[int, ...]) -> list[list[int]]:
-    """Which two instances are targets at each step, where there are two ClassIds: one of each, in random pairs and order.
-
-    Every instance is shown once, then again in other pairs. Those left over are paired alike; an odd one is alone.
+    Raise InputError if the list or an instance is missing or wrong; the list of `missing` holds the lowest and the highest
+    ClassId, and no other.
     """
-    rng = np.random.default_rng(key)
-    batches: list[list[int]] = []
-    while len(batches) < num_steps:
-        shuffled = rng.permutation(len(class_ids)).tolist()
-        low = [i for i in shuffled if class_ids[i] == min(class_ids)]
-        high = [i for i in shuffled if class_ids[i] != min(class_ids)]
-        paired = min(len(low), len(high))
-        left = low[paired:] + high[paired:]  # one of the two is empty
-        pairs = [list(pair) for pair in zip(low, high)] + [left[i : i + 2] for i in range(0, len(left), 2)]
-        batches += [pairs[i] for i in rng.permutation(len(pairs))]
-    return batches[:num_steps]
+    entries = read_list(folders, images.name, setting, split)
+    found = load_entries(entries, nets, images.name, images.train.pixels.device)
+    ends = (0, len(nets) - 1)
+    if setting == "missing" and set(found.class_ids) != set(ends):
+        path = folders.input_list(images.name, setting, split)
+        names = ", ".join(nets.names[class_id] for class_id in sorted(set(found.class_ids)))
+        expected = " and ".join(nets.names[class_id] for class_id in ends)
+        raise InputError(f"{path} holds {names}; with unseen architectures it must hold {expected}, and no other")
+    return found
+
+
+def load_teacher(folders: Folders, images: ImageSet) -> NetsDataset:
+    """Load the one instance that `teacher.txt` names. Raise InputError if it is missing, wrong or not alone."""
+    entry, *more = read_list(folders, images.name, "multi", "teacher")
+    if more:
+        raise InputError(f"{more[0].where}: there is one teacher; leave one line in the list")
+    nets = TargetNets([TargetNet(entry.architecture, images.image_shape, images.num_classes)])
+    return load_entries([entry], nets, images.name, images.train.pixels.device)
+
+
+def load_sirens(folders: Folders, dataset: str, split: str, device: torch.device) -> NetsDataset:
+    """Load the SIRENs of an input list, `train` or `test`, all of one size, with their samples. Raise InputError likewise."""
+    entries = read_list(folders, dataset, "mlps", split)
+    if entries[0].architecture.sides is not None:
+        raise InputError(f"{entries[0].where} is not a SIREN; expected siren;lWIDTHS;sDATASET;PATH")
+    return load_entries(entries, TargetNets([TargetNet(entries[0].architecture)]), entries[0].dataset, device)
+
+
+# Which instances train, and which are targets at a step
+
+
+def split_alike(ranked: Sequence[T], num_val: int, num_test: int, seed: int) -> dict[str, list[T]]:
+    """Split instances so that val and test hold weak and strong ones alike, whatever the seed.
+
+    The instances, weakest (or shortest trained) first, are cut into as many runs of neighbours as a split needs, and one is
+    drawn from each.
+    """
+    rng = stream("split of instances", seed)
+    split_of = np.full(len(ranked), "train", dtype=object)
+    for split, number in (("test", num_test), ("val", num_val)):
+        free = np.flatnonzero(split_of == "train")
+        split_of[[rng.choice(neighbours) for neighbours in np.array_split(free, number)]] = split
+    return {split: [each for each, of in zip(ranked, split_of) if of == split] for split in ("train", "val", "test")}
+
+
+def meta_batch(num_nets: int, size: int, seed: int, step: int) -> list[int]:
+    """Return the targets of a step: every instance once, in random order, then again in another."""
+    positions = range(step * size, (step + 1) * size)
+    orders = {number: stream("meta-batches", seed, number).permutation(num_nets) for number in passes(positions, num_nets)}
+    return [int(orders[position // num_nets][position % num_nets]) for position in positions]
+
+
+def passes(positions: range, length: int) -> Iterable[int]:
+    """Return the numbers of the passes, of `length` each, that positions lie in."""
+    return range(positions.start // length, (positions.stop - 1) // length + 1)
+
+
+def pair_batch(class_ids: Sequence[int], seed: int, step: int) -> list[int]:
+    """Return the targets of a step where there are two ClassIds: one of each, in random pairs and order.
+
+    Every instance is shown once, then again in other pairs. Those left over are paired with each other; an odd one is alone.
+    """
+    low, high = ([i for i, each in enumerate(class_ids) if (each == min(class_ids)) == first] for first in (True, False))
+    paired = min(len(low), len(high))
+    per_pass = paired + -(-(max(len(low), len(high)) - paired) // 2)
+    number, position = divmod(step, per_pass)
+    rng = stream("pairs", seed, number)
+    low, high = rng.permutation(low).tolist(), rng.permutation(high).tolist()
+    left = low[paired:] + high[paired:]  # one of the two is empty
+    pairs = [list(pair) for pair in zip(low, high)] + [left[i : i + 2] for i in range(0, len(left), 2)]
+    return pairs[rng.permutation(per_pass)[position]]

@@ -1,26 +1,26 @@
-"""Shapes by source, which of them are held out, and the samples that a SIREN is fitted to and measured on."""
+"""Shapes by source, the split into training and held-out ones, and the samples that a SIREN is fitted to and measured on."""
 
 from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from data.chairs import make_chairs
 from data.meshes import prepare_meshes
 from data.sdf_samples import balanced, hold_out, read_samples
+from data.streams import stream
 from models.errors import InputError
 
 Source = Literal["chairs", "meshes", "deepsdf"]
-MEASURED = 0.1  # share of a shape's samples that its SIREN is not fitted to, but measured on
+MEASURED = 0.1  # fraction of a shape's samples that its SIREN is measured on and not fitted to
 
 
 def make_shapes(source: Source, dataset: str, folder: Path, num_shapes: int, num_samples: int, seed: int) -> list[Path]:
-    """Paths of samples, `.npz`, one a shape, by name, at most `num_shapes`. `folder` gets those that are made here.
+    """Return the paths of the shapes' samples, `.npz`, by name, at most `num_shapes`; make those of chairs and meshes in `folder`.
 
-    Raises InputError if two have the same name, which instances and lists would share.
+    Raise InputError if two shapes have the same name: instances and lists would have it too.
     """
     if source == "chairs":
         return make_chairs(folder, num_shapes, seed, num_samples)
@@ -33,25 +33,25 @@ def make_shapes(source: Source, dataset: str, folder: Path, num_shapes: int, num
     return shapes[:num_shapes]
 
 
-def deal_shapes(shapes: list[Path], num_test: int, seed: int) -> tuple[list[Path], list[Path]]:
-    """Shapes to train NetSpace on, and `num_test` held-out ones. Raises InputError if none is left to train on."""
+def split_shapes(shapes: list[Path], num_test: int, seed: int) -> tuple[list[Path], list[Path]]:
+    """Split shapes into those that NetSpace is trained on and `num_test` held-out ones. Raise InputError if none is left."""
     if len(shapes) <= num_test:
         raise InputError(
             f"there are {len(shapes)} shapes, and --num-test {num_test} of them are held out; add shapes, or hold out fewer"
         )
-    order = np.random.default_rng((seed, 0)).permutation(len(shapes))
+    order = stream("held-out shapes", seed).permutation(len(shapes))
     return [shapes[i] for i in sorted(order[num_test:])], [shapes[i] for i in sorted(order[:num_test])]
 
 
-def samples_of(shape: Path, num_fitted: int, num_measured: int, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Samples (S, 4), positive half first: those that a SIREN is fitted to, and others, on which its fit is measured."""
-    rng = np.random.default_rng(key)
+def fit_samples(shape: Path, num_fitted: int, num_measured: int, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return samples (S, 4), positive half first: those that a SIREN is fitted to, and others to measure the fit on."""
+    rng = stream("samples of a shape", *key)
     parts, sizes = hold_out(read_samples(shape), MEASURED, rng), (num_fitted, num_measured)
     fitted, measured = (torch.from_numpy(balanced(part, size, rng)) for part, size in zip(parts, sizes))
     return fitted, measured
 
 
 def first_of_halves(samples: Tensor, num: int) -> Tensor:
-    """`num` of samples (M, S, 4), positive half first: the first of either half."""
+    """Return `num` of samples (M, S, 4), positive half first: the first of either half."""
     half = samples.shape[1] - samples.shape[1] // 2
     return torch.cat([samples[:, : num - num // 2], samples[:, half : half + num // 2]], dim=1)

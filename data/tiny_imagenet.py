@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from data.files import read_text, write_text
-from data.image_files import read_images
-from data.images import IMAGENET_MEAN, IMAGENET_STD, Images, ImageSet, make_images
-from data.splits import split_by_class
+from data.image_folder import read_images
+from data.images import IMAGENET_MEAN, IMAGENET_STD, Images, ImageSet, make_images, split_by_class
 from models.errors import InputError
 
 SPLIT_SEED = 0
@@ -16,7 +15,10 @@ SIDE = 64
 
 
 def load_tiny_imagenet(data_dir: Path) -> ImageSet:
-    """`DATA_DIR/tiny-imagenet-200`, with the split lists `{train,val,test}.txt` read if present and written otherwise."""
+    """Load `DATA_DIR/tiny-imagenet-200`. Split lists `{train,val,test}.txt` are read if present, and written if not.
+
+    Raise InputError if files are missing or lists are wrong.
+    """
     folder = data_dir / "tiny-imagenet-200"
     wnids_file = folder / "wnids.txt"
     if not wnids_file.is_file():
@@ -32,7 +34,7 @@ def load_tiny_imagenet(data_dir: Path) -> ImageSet:
 
 
 def write_split_lists(folder: Path, wnids: list[str]) -> None:
-    """Writes the missing lists: 80 % of each class's training images to train, 20 % to val; test is the original's `val/`."""
+    """Write the missing lists: 80 % of each class's training images train, 20 % validate; the original's `val/` tests."""
     class_of = {wnid: label for label, wnid in enumerate(wnids)}
     train = [
         (path, label)
@@ -63,7 +65,7 @@ def write_split_lists(folder: Path, wnids: list[str]) -> None:
 
 
 def read_split(path: Path, folder: Path, num_classes: int) -> Images:
-    """A list of `PATH,LABEL` lines; paths are relative to the folder, or to where the script runs."""
+    """Read a list of `PATH,LABEL` lines. Paths are relative to the folder, or to the folder that the script runs in."""
     paths, labels = [], []
     for i, line in enumerate(read_text(path).splitlines(), start=1):
         name, _, label = line.rpartition(",")

@@ -1,104 +1,72 @@
-"""Many instances of one architecture: start them, run them, fuse them."""
+"""Target nets: many instances of one architecture, or of several, started, run and fused at once."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, vmap
 
-from models.batch_norm_fusion import fuse_batch_norm
 from models.errors import InputError
-from models.layers import check_layers, fold_instances
-from models.prep import Layout
-from models.registry import Architecture
-from models.symmetries import Channels
+from models.layers import fold_instances, foreign_layer
+from models.rows import Channels, Layout, fuse_batch_norm
+from models.target_nets import Architecture, siren
 
 # On the CPU, instances are computed together on images of up to so many pixels. On larger ones each by itself is work enough.
 SMALL_IMAGE = 16 * 16
-# From so many on they follow one another in the batch, fewer are folded into channels (docs/performance.md).
+# So many instances or more follow one another in the batch, fewer are folded into channels (docs/performance.md).
 IN_BATCH_FROM = 8
 
+# Where instances are: folded into channels, one after the other in the batch (models/layers.py), or computed by themselves,
+# by vmap or in a loop.
+Form = Literal["channels", "batch", "vmap", "alone"]
 
-def run_instances(module: nn.Module, state: dict[str, Tensor], images: Tensor, form: str | None = None) -> Tensor:
-    """Logits (M, B, classes) of M instances of `module`.
 
-    `state` holds parameters (and, with batch norm, running statistics, which training mode updates in place) of shape
-    (M, *shape); it replaces the module's own. `images` are (B, C, S, S), seen by all, or (M, B, C, S, S), each
-    instance's own. `form` says where instances lie: "channels", "batch" (see models/layers.py), or "alone", one after
-    the other; by default the fastest.
+def run_instances(module: nn.Module, state: dict[str, Tensor], inputs: Tensor, own_inputs: bool, form: Form) -> Tensor:
+    """Return outputs (M, B, ...) of M instances of `module`.
+
+    `state` holds their parameters, and with batch norm their running statistics, of shape (M, *shape); it replaces the
+    module's own. In training mode the running statistics are updated in place. Inputs are (B, ...) for all instances, or
+    with `own_inputs` (M, B, ...).
     """
-    m = next(iter(state.values())).shape[0]
-    own_images = images.dim() == 5
-    if form is None:
-        form = "channels" if images.is_cuda else fastest_on_cpu(m, images.shape[-1] * images.shape[-2])
+    m = len(next(iter(state.values())))
     if form == "alone":
-        each = [
-            functional_call(
-                module, {name: value[i] for name, value in state.items()}, (images[i] if own_images else images,)
-            )
-            for i in range(m)
-        ]
-        return torch.stack(each)
+        states = [{name: value[i] for name, value in state.items()} for i in range(m)]
+        return torch.stack(
+            [functional_call(module, each, (inputs[i] if own_inputs else inputs,)) for i, each in enumerate(states)]
+        )
+    if form == "vmap":
+        run = vmap(
+            lambda state, x: functional_call(module, state, (x,)), (0, 0 if own_inputs else None), randomness="different"
+        )
+        return run(state, inputs)
     if form == "batch":
-        x = (images if own_images else images.expand(m, *images.shape)).flatten(0, 1)
-        state = {name: value[:, None] for name, value in state.items()}
-        return functional_call(module, state, (x,)).view(m, len(x) // m, -1)
-    x = fold_instances(images) if own_images else images.contiguous(memory_format=torch.channels_last)
+        x = (inputs if own_inputs else inputs.expand(m, *inputs.shape)).flatten(0, 1)
+        outputs = functional_call(module, {name: value[:, None] for name, value in state.items()}, (x,))
+        return outputs.view(m, len(x) // m, *outputs.shape[1:])
+    x = fold_instances(inputs) if own_inputs else inputs.contiguous(memory_format=torch.channels_last)
     logits = functional_call(module, state, (x,))  # (B, M*classes)
-    return logits.view(logits.shape[0], m, -1).transpose(0, 1)
+    return logits.view(len(logits), m, -1).transpose(0, 1)
 
 
-def fastest_on_cpu(m: int, pixels: int) -> str:
-    if m == 1 or pixels > SMALL_IMAGE:
-        return "alone"
-    return "batch" if m >= IN_BATCH_FROM else "channels"
+class TargetNet:
+    """An architecture for inputs of one shape: images (C, S, S), or points (3,) for a SIREN.
 
-
-def start_instances(build: Callable[[], nn.Module], seeds: list[int]) -> dict[str, Tensor]:
-    """Freshly initialized states of len(seeds) nets that `build` makes, entries (M, *shape), each from its own seed."""
-    states = []
-    with torch.random.fork_rng(devices=[]):
-        for seed in seeds:
-            torch.manual_seed(seed)
-            states.append(build().state_dict())
-    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
-
-
-def module_of(net: nn.Module, layout: Layout, row: Tensor) -> nn.Module:
-    """A copy of `net` with the parameters of a row (P,), in eval mode, on the row's device."""
-    module = deepcopy(net)
-    with torch.no_grad():
-        for name, (value,) in layout.unflatten(row[None]).items():
-            module.get_parameter(name).copy_(value)
-    return module.to(row.device).eval()
-
-
-class ArchitectureOnImages:
-    """An architecture for images of one shape: its nets, and where their parameters lie in a row.
-
-    `trained` is the form with batch norm and `fused` the form in PReps; without batch norm they are alike. Raises InputError
-    if its layers cannot compute M instances at once, or if `fused` is not what fusion makes of `trained`.
+    `trained` is the form with batch norm, `fused` the form that rows hold; without batch norm they are alike. Raise
+    InputError if `fused` is not what fusion makes of `trained`, or if M instances cannot be computed at once.
     """
 
-    def __init__(self, architecture: Architecture, image_shape: tuple[int, int, int], num_classes: int):
-        self.architecture = architecture
-        self.image_shape, self.num_classes = image_shape, num_classes
-        with torch.random.fork_rng(devices=[]):  # building a net draws numbers; whoever asks here wants only shapes
-            self.trained = architecture.build(image_shape, num_classes)
-            self.fused = architecture.build(image_shape, num_classes, fused=True).eval()
-        self.trained_layout = Layout.of(self.trained)
-        self.layout = Layout.of(self.fused)
-        check_layers(self.trained, architecture.name)
-        found = {name: value.shape for name, value in self.fused.state_dict().items()}
-        alone = {name: value[None] for name, value in self.trained.state_dict().items()}
-        fused = {name: value.shape[1:] for name, value in fuse_batch_norm(self.trained, alone).items()}
-        for name in sorted({*found, *fused}):
-            if found.get(name) != fused.get(name):
-                raise InputError(
-                    f"{architecture.name}: '{name}' differs between fused=True and the fused net; "
-                    "there, convs before a batch norm have a bias, and batch norm is nn.Identity"
-                )
+    def __init__(self, architecture: Architecture, input_shape: tuple[int, ...] = (3,), num_outputs: int = 1):
+        self.architecture, self.name = architecture, architecture.name
+        self.input_shape, self.num_outputs = input_shape, num_outputs
+        with torch.random.fork_rng(devices=[]):  # building a net draws numbers, and only its shapes are needed
+            self.trained = architecture.build(input_shape, num_outputs)
+            self.fused = architecture.build(input_shape, num_outputs, fused=True).eval()
+        self.trained_layout, self.layout = Layout.of(self.trained), Layout.of(self.fused)
+        _check_fusion(self)
+        self.folds = _folds(architecture, input_shape, num_outputs)
 
     @property
     def num_parameters(self) -> int:
@@ -106,26 +74,191 @@ class ArchitectureOnImages:
         return self.layout.num_parameters
 
     def hidden_channels(self) -> list[Channels]:
-        """What may be reordered (models/symmetries.py). Raises InputError if the net does not say it."""
+        """Return what may be permuted (models/rows.py). Raise InputError if the architecture does not say it."""
         find = getattr(self.fused, "hidden_channels", None)
         if find is None:
             raise InputError(
-                f"{self.architecture.name} has no hidden_channels(); add it as in models/vanilla_cnn.py, or give --no-reorder-channels"
+                f"{self.name} has no hidden_channels(); add it as in models/target_nets/vanilla_cnn.py, "
+                "or give --no-reorder-channels"
             )
         return find()
 
-    def start(self, seeds: list[int]) -> dict[str, Tensor]:
-        """Freshly initialized states of len(seeds) instances, entries (M, *shape), each from its own seed."""
-        return start_instances(lambda: self.architecture.build(self.image_shape, self.num_classes), seeds)
+    def start(self, seeds: Sequence[int]) -> dict[str, Tensor]:
+        """Return the initial state of len(seeds) instances, entries (M, *shape), each from its own seed."""
+        states = []
+        with torch.random.fork_rng(devices=[]):
+            for seed in seeds:
+                torch.manual_seed(seed)
+                states.append(self.architecture.build(self.input_shape, self.num_outputs).state_dict())
+        return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
     def fuse(self, state: dict[str, Tensor]) -> Tensor:
-        """States of M trained instances to rows (M, P) of their fused form."""
+        """Return rows (M, P) of M trained instances, batch norm fused."""
         return self.layout.flatten(fuse_batch_norm(self.trained, state))
 
-    def run(self, rows: Tensor, images: Tensor) -> Tensor:
-        """Logits (M, B, classes) of M instances given as rows (M, P) of fused parameters. See run_instances."""
-        return run_instances(self.fused, self.layout.unflatten(rows), images)
+    def run(self, rows: Tensor, inputs: Tensor) -> Tensor:
+        """Return outputs of M instances: logits (M, B, classes), or signed distances (M, B).
+
+        Rows (M, P) hold fused parameters; a wider row is padded, and the padding is ignored. Inputs are (B, *input_shape)
+        for all instances, or (M, B, *input_shape).
+        """
+        return self._run(self.fused, self.layout.unflatten(rows[:, : self.num_parameters]), inputs)
+
+    def run_in_training(self, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        """Return outputs of M instances in training mode, from their state (M, *shape); updates running statistics."""
+        return self._run(self.trained.train(), state, inputs)
 
     def module(self, row: Tensor) -> nn.Module:
-        """The instance of a row (P,) as a module of its own. See module_of."""
-        return module_of(self.fused, self.layout, row)
+        """Return the instance of a row (P,) as a module in eval mode, on the row's device."""
+        module = deepcopy(self.fused)
+        with torch.no_grad():
+            for name, (value,) in self.layout.unflatten(row[None, : self.num_parameters]).items():
+                module.get_parameter(name).copy_(value)
+        return module.to(row.device).eval()
+
+    def _run(self, module: nn.Module, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        own_inputs = inputs.dim() == len(self.input_shape) + 2
+        m = len(next(iter(state.values())))
+        return run_instances(module, state, inputs, own_inputs, self._fastest_form(m, inputs.is_cuda))
+
+    def _fastest_form(self, m: int, on_gpu: bool) -> Form:
+        """Return how M instances are computed fastest (docs/performance.md)."""
+        if not self.folds:
+            return "vmap"
+        if len(self.input_shape) == 1:  # points: batched matrix products
+            return "batch"
+        if on_gpu:
+            return "channels"
+        if m == 1 or "batch" not in _forms(self.input_shape):
+            return "alone"
+        return "batch" if m >= IN_BATCH_FROM else "channels"
+
+
+def _forms(input_shape: tuple[int, ...]) -> tuple[Form, ...]:
+    """Return how instances are computed together for such inputs."""
+    if len(input_shape) == 1:
+        return ("batch",)
+    return ("channels", "batch") if input_shape[1] * input_shape[2] <= SMALL_IMAGE else ("channels",)
+
+
+def _check_fusion(net: TargetNet) -> None:
+    """Raise InputError unless the fused form has the names and shapes that fusion gives, and all of it is in the row."""
+    found = {name: value.shape for name, value in net.fused.state_dict().items()}
+    state = {name: value[None] for name, value in net.trained.state_dict().items()}
+    expected = {name: value.shape[1:] for name, value in fuse_batch_norm(net.trained, state).items()}
+    for name in sorted({*found, *expected}):
+        if found.get(name) != expected.get(name):
+            raise InputError(
+                f"{net.name}: '{name}' differs between fused=True and the fused net; there, convs before a batch norm have "
+                "a bias, and batch norm is nn.Identity"
+            )
+    for name, value in net.fused.state_dict().items():
+        if name not in net.layout.names and value.is_floating_point():
+            raise InputError(
+                f"{net.name}: '{name}' is a buffer, which rows do not hold; register it with persistent=False, or use "
+                "BatchNorm2d of models/layers.py and a form with fused=True"
+            )
+
+
+@lru_cache(maxsize=None)
+def _folds(architecture: Architecture, input_shape: tuple[int, ...], num_outputs: int) -> bool:
+    """Return whether instances may be folded into channels and into the batch; if not, vmap computes them.
+
+    Layers of models/layers.py are not enough: a forward that concatenates channels or averages over them mixes folded
+    instances. So two instances are run together and alone, once. Raise InputError if vmap does not compute them either.
+    """
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        module = architecture.build(input_shape, num_outputs).eval()
+
+    def two(name: str, value: Tensor) -> Tensor:
+        """Two values that differ in every element: batch norm's ones and zeros would hide mistakes."""
+        if not value.is_floating_point():
+            return torch.stack([value, value])
+        noise = torch.rand(2, *value.shape, generator=generator)
+        return 0.5 + noise if name.endswith("running_var") else value + 0.1 * (noise - 0.5)
+
+    with torch.no_grad():
+        state = {name: two(name, value) for name, value in module.state_dict().items()}
+        inputs = torch.randn(2, 2, *input_shape, generator=generator)
+        alone = run_instances(module, state, inputs, True, "alone")
+
+        def agrees(form: Form) -> bool:
+            together = run_instances(module, state, inputs, True, form)
+            near = 1e-3 * alone.abs().mean().item()  # rounding is far below, a mixture of two instances far above
+            return together.shape == alone.shape and torch.allclose(together, alone, rtol=1e-3, atol=near)
+
+        forms = _forms(input_shape)
+        try:
+            if foreign_layer(module) is None and all(map(agrees, forms)):
+                return True
+        except Exception:  # what a forward raises that is written for unfolded channels depends on it
+            pass
+        try:
+            if agrees("vmap"):
+                return False
+            reason = "vmap gives other outputs"
+        except Exception as error:  # likewise
+            reason = " ".join(str(error).split())[:200]
+    raise InputError(f"{architecture.name}: instances cannot be computed side by side ({reason}); use layers that vmap knows")
+
+
+class TargetNets:
+    """Architectures for inputs of one shape, by ClassId: `nets[class_id]`.
+
+    Rows (N, P) of a mixed batch have the width of the largest architecture, and zeros at the end.
+    """
+
+    def __init__(self, nets: Sequence[TargetNet]):
+        self.nets = list(nets)
+
+    @classmethod
+    def on_images(
+        cls, architectures: Sequence[Architecture], image_shape: tuple[int, int, int], num_classes: int
+    ) -> "TargetNets":
+        """Return these architectures for images (C, S, S), in this order."""
+        return cls([TargetNet(each, image_shape, num_classes) for each in architectures])
+
+    @classmethod
+    def sirens(cls, widths: Sequence[int]) -> "TargetNets":
+        """Return the SIREN of these widths. Raise InputError for widths that are not a SIREN's."""
+        return cls([TargetNet(siren(tuple(widths)))])
+
+    def __len__(self) -> int:
+        return len(self.nets)
+
+    def __getitem__(self, class_id: int) -> TargetNet:
+        return self.nets[class_id]
+
+    def __iter__(self) -> Iterator[TargetNet]:
+        return iter(self.nets)
+
+    @property
+    def names(self) -> list[str]:
+        """Names by ClassId."""
+        return [net.name for net in self.nets]
+
+    @property
+    def num_parameters(self) -> dict[str, int]:
+        """P of each architecture, by name."""
+        return {net.name: net.num_parameters for net in self.nets}
+
+    @property
+    def takes_images(self) -> bool:
+        return len(self.nets[0].input_shape) == 3
+
+    def groups(self, class_ids: Sequence[int]) -> Iterator[tuple[TargetNet, list[int]]]:
+        """Yield every architecture among N instances, with their indices."""
+        for class_id in sorted(set(class_ids)):
+            yield self.nets[class_id], [i for i, each in enumerate(class_ids) if each == class_id]
+
+    def run(self, rows: Tensor, class_ids: Sequence[int], inputs: Tensor) -> Tensor:
+        """Return outputs (M, B, ...) of instances of several architectures, rows (M, P), on the same inputs (B, ...)."""
+        order: list[int] = []
+        outputs = []
+        for net, indices in self.groups(class_ids):
+            order += indices
+            outputs.append(net.run(rows if len(indices) == len(rows) else rows[indices], inputs))
+        return torch.cat(outputs)[sorted(range(len(order)), key=order.__getitem__)]
+
+

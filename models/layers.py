@@ -1,14 +1,13 @@
-"""Conv2d, Linear and BatchNorm2d that compute one instance or M instances at once.
+"""Conv2d, Linear and BatchNorm2d that compute one instance, or M instances at once.
 
-The parameters of one instance have PyTorch's usual shapes. Those of M instances (``torch.func.functional_call`` puts
-either into the same module) come in two forms, which say how activations go along with them:
+The parameters of one instance have PyTorch's usual shapes. Those of M instances (`torch.func.functional_call` puts either
+into the same module) have one of two shapes, which determine the shape of the activations:
 
-- (M, *shape): folded into channels, instance by instance: (B, M*C, H, W) and (B, M*F);
-- (M, 1, *shape): one instance after the other in the batch: (M*B, C, H, W) and (M*B, F).
+- (M, *shape): instances are folded into channels: activations (B, M*C, H, W) and (B, M*F);
+- (M, 1, *shape): instances follow one another in the batch: activations (M*B, C, H, W) and (M*B, F).
 
-Whatever has no parameters (activations, pooling, flatten, sums) is therefore plain PyTorch, and a target architecture is
-written as if for a single net. Which form is faster where is decided in models/instances.py; how M instances are computed
-is known to this file and models/bands.py alone.
+What has no parameters (activations, pooling, flatten, sums) is plain PyTorch. So a target architecture is written as if for
+one net. models/instances.py chooses the form; only this file and models/bands.py compute M instances.
 """
 
 import torch
@@ -16,20 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.bands import banded_conv, is_banded, normalize
-from models.errors import InputError
 
 
 def fold_instances(x: Tensor) -> Tensor:
-    """(M, B, C, H, W), each instance with its own images, to (B, M*C, H, W) in channels-last memory."""
+    """Return images (M, B, C, H, W) of M instances as (B, M*C, H, W), in channels-last memory."""
     m, b, c, h, w = x.shape
     return x.permute(1, 3, 4, 0, 2).reshape(b, h, w, m * c).permute(0, 3, 1, 2)
 
 
 class Conv2d(nn.Conv2d):
-    """``nn.Conv2d`` that also takes the weights and biases of M instances.
+    """Compute `nn.Conv2d`, also with the weights and biases of M instances.
 
-    Folded into channels, the input is (B, M*I, H, W), or (B, I, H, W) when all instances look at the same images, and the
-    output (B, M*O, H', W'). In the batch, it is (M*B, I, H, W) and (M*B, O, H', W').
+    Folded into channels, the input is (B, M*I, H, W), or (B, I, H, W) if all instances see the same images, and the output
+    (B, M*O, H', W'). In the batch, they are (M*B, I, H, W) and (M*B, O, H', W').
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,8 +35,8 @@ class Conv2d(nn.Conv2d):
             return self._in_batch(x, self.weight[:, 0], None if self.bias is None else self.bias[:, 0])
         stride = self.stride
         if self.kernel_size == (1, 1) and self.padding == (0, 0):
-            # The same numbers from every stride-th pixel. Strided 1x1 convs of few channels in channels-last memory write
-            # past their buffer in the backward pass on CPUs with AVX2 or AVX-512 (oneDNN issue 6035, torch 2.12.0).
+            # The same numbers, from every stride-th pixel. In the backward pass, strided 1x1 convs of few channels in
+            # channels-last memory write past their buffer on CPUs with AVX2 or AVX-512 (oneDNN issue 6035).
             x, stride = x[..., :: stride[0], :: stride[1]], (1, 1)
         if self.weight.dim() == 4:
             return F.conv2d(x, self.weight, self.bias, stride, self.padding, self.dilation)
@@ -57,7 +55,7 @@ class Conv2d(nn.Conv2d):
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` that also takes the weights and biases of M instances.
+    """Compute `nn.Linear`, also with the weights and biases of M instances.
 
     Folded into channels, activations (B, M*I) become (B, M*O); in the batch, (M*B, I) become (M*B, O).
     """
@@ -74,9 +72,9 @@ class Linear(nn.Linear):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` that also takes parameters and running statistics of M instances.
+    """Compute `nn.BatchNorm2d`, also with parameters and running statistics of M instances.
 
-    Batch norm works channel by channel, so M instances folded into channels are M*C of them. The running statistics are
+    Batch norm works channel by channel, so M instances folded into channels are M*C channels. The running statistics are
     updated in place and must be contiguous.
     """
 
@@ -94,16 +92,13 @@ class BatchNorm2d(nn.BatchNorm2d):
         return F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
 
 
-def check_layers(net: nn.Module, name: str) -> None:
-    """Raises InputError unless all that has parameters or running statistics can compute M instances at once."""
+def foreign_layer(net: nn.Module) -> str | None:
+    """Return the name of a layer that computes one instance alone, or None if every layer here computes M at once."""
     for path, layer in net.named_modules():
         if not list(layer.parameters(recurse=False)) and not list(layer.buffers(recurse=False)):
             continue
-        where = f"{name}: '{path}'"
         if not isinstance(layer, (Conv2d, Linear, BatchNorm2d)):
-            raise InputError(
-                f"{where} is a {type(layer).__name__} that computes one instance alone; "
-                "build nets from Conv2d, Linear and BatchNorm2d of models/layers.py"
-            )
+            return path
         if isinstance(layer, Conv2d) and (layer.groups != 1 or layer.padding_mode != "zeros"):
-            raise InputError(f"{where} has groups or pads otherwise than with zeros; M instances at once have neither")
+            return path
+    return None

@@ -1,6 +1,6 @@
 """Ranks: one script in several processes, started by torchrun, one for each GPU (docs/distributed.md).
 
-Without torchrun there is one rank, which has all the work and waits for nobody.
+Without torchrun there is one rank, which does all the work.
 """
 
 import os
@@ -17,37 +17,39 @@ TIMEOUT = timedelta(minutes=15)
 
 
 def rank() -> int:
+    """Return this process's number among all."""
     return int(os.environ.get("RANK", 0))
 
 
 def num_ranks() -> int:
+    """Return the number of processes."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def local_rank() -> int:
-    """Among the ranks of this machine."""
+    """Return this process's number among those of its machine."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def is_first() -> bool:
-    """Whether this rank writes the files and speaks for all."""
+    """Return whether this rank writes the files and prints."""
     return rank() == 0
 
 
-def hides_bar() -> bool | None:
-    """tqdm's `disable`: True on all ranks but the first, there None: a bar if the output is a terminal."""
+def hide_bar() -> bool | None:
+    """Return tqdm's `disable`: None on the first rank, which shows a bar in a terminal; True on the others."""
     return None if is_first() else True
 
 
-def share() -> slice:
-    """This rank's part of any sequence: every R-th, from its own number on. Empty if there are fewer than that."""
+def rank_slice() -> slice:
+    """Return this rank's part of any sequence: every R-th element, from the rank's number on. It may be empty."""
     return slice(rank(), None, num_ranks())
 
 
-def start_alike(module: nn.Module, step: int) -> None:
-    """Gives all ranks the parameters of the first, at the start of training.
+def start_from_first_rank(module: nn.Module, step: int) -> None:
+    """Copy the first rank's parameters to all ranks, at the start of training.
 
-    Raises InputError unless all go on from the same step.
+    Raise InputError unless all ranks start from the same step.
     """
     if num_ranks() == 1:
         return
@@ -58,22 +60,23 @@ def start_alike(module: nn.Module, step: int) -> None:
     dist.all_gather(steps, torch.tensor(step, device=device))
     if len(set(map(int, steps))) > 1:
         raise InputError(
-            f"ranks go on from steps {', '.join(str(int(each)) for each in steps)}; give all machines the same --runs-dir"
+            f"ranks start from steps {', '.join(str(int(each)) for each in steps)}; give all machines the same --runs-dir"
         )
     for value in module.state_dict().values():
         dist.broadcast(value, src=0)
 
 
 def join(backend: str) -> None:
+    """Join the process group that torchrun describes."""
     store, number, of = next(dist.rendezvous("env://", timeout=TIMEOUT))
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        # It outlives a restart, with the addresses of processes that are gone (torch 2.12.0).
+        # The agent's store outlives a restart, with the addresses of processes that have ended.
         store = dist.PrefixStore(f"restart {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     dist.init_process_group(backend, store=store, rank=number, world_size=of, timeout=TIMEOUT)
 
 
 def sum_gradients(module: nn.Module) -> None:
-    """Makes every gradient its sum over ranks, the same on all of them; a rank without gradients adds zeros."""
+    """Replace every gradient by its sum over ranks; a rank without gradients adds zeros."""
     if num_ranks() == 1:
         return
     parameters = list(module.parameters())
@@ -84,13 +87,13 @@ def sum_gradients(module: nn.Module) -> None:
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """A tensor's sum over ranks, in place."""
+    """Sum a tensor over ranks, in place, and return it."""
     if num_ranks() > 1:
         dist.all_reduce(values)
     return values
 
 
 def leave() -> None:
-    """At the end of a script that did not fail. Where it did, nobody waits: torchrun ends the other ranks."""
+    """Leave the process group, at the end of a script that did not fail. If one fails, torchrun ends the others."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -1,39 +1,46 @@
-"""What predicted instances are asked to do: behave like their targets (paper eq. 1), or like a teacher, and be of the
-architecture that is wished (eq. 3-12). Beside it, what they are not asked to do: have their targets' weights."""
+"""Losses: predicted instances behave like their targets (paper eq. 1, 2) or like a teacher (eq. 3-5), and have the desired
+architecture (eq. 6-12). `OBJECTIVES` are those of NetSpace on one architecture, by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.prep import Layout
+from data.images import Batches, Images
+from data.nets import NetsDataset
+from models.instances import TargetNet
+from models.rows import Layout
+
+IMAGES_AT_ONCE = 1000
 
 
 def log_probabilities(logits: Tensor, temperature: float) -> Tensor:
-    """At a temperature, in at least float32 whatever the precision of the logits."""
+    """Return log softmax(logits/T), in float32 or float64 whatever the precision of the logits."""
     return F.log_softmax((logits if logits.dtype == torch.float64 else logits.float()) / temperature, dim=-1)
 
 
-def distillation_loss(predicted: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """L_pred of eq. 1: KL(softmax(target/T) || softmax(predicted/T)) * T^2, from logits (M, B, classes), a scalar.
+def distillation_losses(predicted: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Compute L_pred of eq. 1, KL(softmax(target/T) || softmax(predicted/T)) * T^2, for each instance (M,), mean over images.
 
-    Mean over images and over the meta-batch, as in the original's single-architecture setting. Computed in at least
-    float32 whatever the precision of the logits.
+    Logits are (M, B, classes); the target's may be (1, B, classes).
     """
     log_p, log_t = log_probabilities(predicted, temperature), log_probabilities(target, temperature)
-    images = log_t.shape[0] * log_t.shape[1]
-    return F.kl_div(log_p, log_t, reduction="sum", log_target=True) / images * temperature**2
+    divergence = F.kl_div(log_p, log_t.expand_as(log_p), reduction="none", log_target=True).sum(-1)  # (M, B)
+    return divergence.mean(1) * temperature**2
 
 
-def sdf_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """L_pred of eq. 2: mean squared error of predicted from target outputs (M, B) at the same points, a scalar."""
-    return F.mse_loss(predicted, target)
+def sdf_losses(predicted: Tensor, target: Tensor) -> Tensor:
+    """Compute L_pred of eq. 2, the mean squared error of outputs (M, S) at the same points, for each instance (M,)."""
+    return (predicted - target).square().mean(1)
 
 
 def parameter_scales(layout: Layout, rows: Tensor) -> Tensor:
-    """Units for `weight_losses`, (P,), from training instances (N, P): the standard deviation of each parameter's tensor.
+    """Return the units of `weight_losses`, (P,), from training instances (N, P): each tensor's standard deviation.
 
-    Over all elements of the tensor in all instances, around their mean: layers of small and of large weights count alike,
-    and another order of hidden channels changes nothing. Tensors that never vary count in their own units.
+    It is taken over all elements of a tensor in all instances, around their mean. So layers of small and of large weights
+    have equal weight, and an order of hidden channels changes nothing. A tensor that never varies has the unit 1.
     """
     by_name = layout.unflatten(rows)
     deviations = {name: value.std(correction=0).expand(1, *value.shape[1:]) for name, value in by_name.items()}
@@ -42,43 +49,43 @@ def parameter_scales(layout: Layout, rows: Tensor) -> Tensor:
 
 
 def weight_losses(predicted: Tensor, target: Tensor, scales: Tensor) -> Tensor:
-    """Mean squared error of each predicted row from its target (M, P), without padding, in units of `scales` (P,): (M,).
+    """Compute the mean squared error of predicted rows (M, >= P) in units of `scales` (P,), for each instance (M,).
 
-    What the paper argues against (Sec. III): near in weights is not near in behaviour. About 1 for the mean instance.
+    The paper argues against it (Sec. III): rows that are close may behave differently. The mean instance has about 1.
     """
-    return ((predicted - target) / scales).square().mean(1)
+    size = len(scales)
+    return ((predicted[:, :size] - target[:, :size]) / scales).square().mean(1)
 
 
 def teacher_losses(predicted: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float) -> Tensor:
-    """L_kd of eq. 3-5 and 8-10 for each instance (M,), mean over images, from logits (M, B, classes) and (B, classes).
+    """Compute L_kd of eq. 3-5 and 8-10 for each instance (M,), mean over images: logits (M, B, classes) and (B, classes).
 
-    alpha * KL(softmax(teacher/T) || softmax(predicted/T)) * T^2 + (1 - alpha) * cross entropy with labels (B,).
+    It is alpha * KL(softmax(teacher/T) || softmax(predicted/T)) * T^2 + (1 - alpha) * cross entropy with labels (B,).
     """
-    log_p, log_t = log_probabilities(predicted, temperature), log_probabilities(teacher, temperature)
-    divergence = F.kl_div(log_p, log_t.expand_as(log_p), reduction="none", log_target=True).sum(-1)  # (M, B)
+    divergence = distillation_losses(predicted, teacher[None], temperature)
     log_class = log_probabilities(predicted, 1.0).transpose(1, 2)  # (M, classes, B)
     task = F.nll_loss(log_class, labels.expand(len(predicted), -1), reduction="none")  # (M, B)
-    return (alpha * temperature**2 * divergence + (1 - alpha) * task).mean(1)
+    return alpha * divergence + (1 - alpha) * task.mean(1)
 
 
-def class_id_losses(class_logits: Tensor, wished: list[int]) -> Tensor:
-    """L_class of eq. 6 and 7 for each instance (M,): cross entropy of its wished ClassId, from logits (M, A)."""
-    target = torch.tensor(wished, device=class_logits.device)
+def class_id_losses(class_logits: Tensor, desired: list[int]) -> Tensor:
+    """Compute L_class of eq. 6 and 7, the cross entropy of the desired ClassId, for each instance (M,), from logits (M, A)."""
+    target = torch.tensor(desired, device=class_logits.device)
     return F.cross_entropy(class_logits, target, reduction="none")
 
 
 def interpolation_factors(num_class_ids: int) -> list[float]:
-    """The gammas of eq. 12: i/(A-1) for i = 1 ... A-2."""
+    """Return the gammas of eq. 12: i/(A-1) for i = 1 ... A-2."""
     return [i / (num_class_ids - 1) for i in range(1, num_class_ids - 1)]
 
 
 def interpolate_boundaries(
     embeddings: Tensor, pairs: list[tuple[int, int]], num_class_ids: int
 ) -> tuple[Tensor, list[int]]:
-    """Embeddings on the lines between boundary instances (eq. 7-12), and the ClassIds that are wished of them.
+    """Return embeddings on the lines between boundary instances (eq. 7-12), and their desired ClassIds.
 
-    From embeddings (M, E) and `pairs` of positions in them, (lowest ClassId, highest ClassId), to (pairs * (A-2), E):
-    (1 - gamma)*e^A + gamma*e^B for every pair and gamma. As A has ClassId 0 and B has A-1, i is wished at i/(A-1).
+    `pairs` are indices into embeddings (M, E), (lowest ClassId, highest ClassId). The result is (pairs * (A-2), E): (1 -
+    gamma)*e^A + gamma*e^B for every pair and gamma. The ends have the ClassIds 0 and A-1, so at i/(A-1) it should be i.
     """
     factors = interpolation_factors(num_class_ids)
     gamma = torch.tensor(factors, dtype=embeddings.dtype, device=embeddings.device)[None, :, None]
@@ -88,6 +95,80 @@ def interpolate_boundaries(
 
 
 def boundary_pairs(class_ids: list[int], num_class_ids: int) -> list[tuple[int, int]]:
-    """All pairs of positions (one of the lowest ClassId, one of the highest) in a meta-batch."""
+    """Return all pairs of indices in a meta-batch: one of the lowest ClassId, one of the highest."""
     low, high = ([i for i, class_id in enumerate(class_ids) if class_id == end] for end in (0, num_class_ids - 1))
     return [(i, j) for i in low for j in high]
+
+
+# Objectives on one architecture
+
+
+@dataclass(frozen=True)
+class Given:
+    """What an objective may use beside predicted and target rows."""
+
+    net: TargetNet
+    images: Tensor  # (B, C, S, S), the same for all instances
+    temperature: float
+    scales: Tensor  # (P,), units of weight errors
+
+
+Objective = Callable[[Tensor, Tensor, Given], Tensor]
+
+
+def behaviour(predicted: Tensor, target: Tensor, given: Given) -> Tensor:
+    """Compute eq. 1 for each instance (M,), from rows (M, >= P)."""
+    with torch.no_grad():
+        target_logits = given.net.run(target, given.images)  # (M, B, classes)
+    return distillation_losses(given.net.run(predicted, given.images), target_logits, given.temperature)
+
+
+def weights(predicted: Tensor, target: Tensor, given: Given) -> Tensor:
+    """Compute the error of the weights for each instance (M,), from rows (M, >= P)."""
+    return weight_losses(predicted, target, given.scales)
+
+
+def both(predicted: Tensor, target: Tensor, given: Given) -> Tensor:
+    """Compute the sum of both for each instance (M,), from rows (M, >= P)."""
+    return behaviour(predicted, target, given) + weights(predicted, target, given)
+
+
+OBJECTIVES: dict[str, Objective] = {"behaviour": behaviour, "weights": weights, "both": both}
+
+
+# The teacher
+
+
+class Teacher:
+    """The teacher's logits for the images of a step (eq. 3).
+
+    The teacher runs once a step for all instances. If augmentation only mirrors images, it runs on every image and its mirror
+    image once, before the first step.
+    """
+
+    def __init__(self, teacher: NetsDataset, images: Images, precision: torch.autocast):
+        self.net, self.row, self.precision = teacher.nets[0], teacher.rows, precision
+        self.seen: Tensor | None = None  # (2, N, classes): of all images, and of all mirror images
+        if not images.padding:
+            index = torch.arange(len(images), device=self.row.device).split(IMAGES_AT_ONCE)
+            self.seen = torch.stack(
+                [torch.cat([self.run(mirrored(images, part, flip)) for part in index]) for flip in (False, True)]
+            )
+
+    def logits(self, batches: Batches, step: int, x: Tensor) -> Tensor:
+        """Return logits (B, classes) of a step's images x (B, C, S, S), those of `batches`."""
+        if self.seen is None:
+            return self.run(x)
+        index, _, flip = batches.views(step)
+        return self.seen[flip[0].long(), index[0]]
+
+    def run(self, x: Tensor) -> Tensor:
+        """Return logits (B, classes) of images (B, C, S, S)."""
+        with torch.no_grad(), self.precision:
+            return self.net.run(self.row, x)[0]
+
+
+def mirrored(images: Images, index: Tensor, flip: bool) -> Tensor:
+    """Return images (B, C, S, S) at indices (B,), all of them mirrored or none."""
+    middle = torch.full((len(index), 2), images.padding, device=index.device)
+    return images.crop_and_flip(index, middle, torch.full(index.shape, flip, device=index.device))

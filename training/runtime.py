@@ -1,25 +1,42 @@
-"""Settings of the process and the device, for speed."""
+"""The process: device and precision, signals, locks, and what a result was made with."""
 
+import contextlib
 import ctypes
+import functools
+import math
+import os
 import platform
-from typing import Literal
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from models.errors import InputError
 from training.distributed import local_rank
 
-# From glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+PROJECT = Path(__file__).parent.parent
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 Precision = Literal["float32", "bfloat16"]
 
 
-def prepare_process() -> None:
-    """Keeps freed memory for the next step on the CPU; on a GPU lets matrix products use TF32, as convs do already.
+# Device
 
-    glibc gives large blocks back to the system, and every step would fault them in again: 40 % of the time of training
-    132 instances side by side on 2 CPU cores.
+
+def prepare_process() -> None:
+    """Keep freed memory for the next step on the CPU; let matrix products use TF32 on a GPU, as convs do by default.
+
+    glibc returns large blocks to the system, and every step would fault them in again: 40 % of the time of training 132
+    instances side by side on 2 CPU cores.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -30,7 +47,7 @@ def prepare_process() -> None:
 
 
 def pick_device() -> torch.device:
-    """This rank's GPU, or the CPU. Raises InputError if the machine has fewer GPUs than ranks."""
+    """Return this rank's GPU, or the CPU. Raise InputError if the machine has fewer GPUs than ranks."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     if local_rank() >= torch.cuda.device_count():
@@ -40,9 +57,156 @@ def pick_device() -> torch.device:
 
 
 def mixed_precision(device: torch.device, precision: Precision | None) -> torch.autocast:
-    """A context in which convs and matrix products compute in `precision`; parameters, PReps and losses stay float32.
+    """Return a context in which convs and matrix products use `precision`; parameters, PReps and losses stay float32.
 
-    None means bfloat16 on a GPU, float32 on the CPU.
+    None means bfloat16 on a GPU and float32 on the CPU.
     """
     chosen = precision or ("bfloat16" if device.type == "cuda" else "float32")
     return torch.autocast(device.type, torch.bfloat16, enabled=chosen == "bfloat16")
+
+
+# Signals: training finishes its step, writes a checkpoint and ends; everything else ends at once
+
+
+class Interrupted(BaseException):
+    """A signal asked the script to end. Like KeyboardInterrupt it is not an Exception: error handlers let it pass."""
+
+    def __init__(self, number: int):
+        self.status = 128 + number  # as shells report it
+
+
+class Signals:
+    """The signal that arrived, if any, and whether a training loop handles it between steps."""
+
+    received: int | None = None
+    deferred = False
+
+    @classmethod
+    def handle(cls, number: int, frame: FrameType | None) -> None:
+        cls.received = number
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second signal ends the process at once
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not cls.deferred:
+            raise Interrupted(number)
+
+
+@contextlib.contextmanager
+def handled_signals() -> Iterator[None]:
+    """Raise Interrupted on SIGTERM and Ctrl-C within this context. For the main thread."""
+    Signals.received, Signals.deferred = None, False
+    before = {number: signal.signal(number, Signals.handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    except Exception as error:
+        if Signals.received is not None and not Signals.deferred:
+            # A library's compiled code may report the Interrupted as an error of its own.
+            raise Interrupted(Signals.received) from error
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        Signals.received, Signals.deferred = None, False
+
+
+@contextlib.contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Let signals wait within this context: `stop_requested` reports them, `stop` obeys."""
+    Signals.deferred = True
+    try:
+        yield
+    finally:
+        Signals.deferred = False
+    if stop_requested():
+        stop()
+
+
+def stop_requested() -> bool:
+    """Return whether a signal has arrived."""
+    return Signals.received is not None
+
+
+def stop() -> None:
+    """Raise Interrupted for the signal that arrived."""
+    assert Signals.received is not None
+    raise Interrupted(Signals.received)
+
+
+# Locks
+
+LOCKS: dict[Path, FileLock] = {}
+
+
+def lock_folder(folder: Path) -> None:
+    """Make this process the only one that writes into a folder, until it ends. `.locked-by` there names it.
+
+    Raise InputError, naming the process that has the lock, if there is another. The kernel releases a lock with its process,
+    however that ends. Machines see each other's locks if their file system supports it, as NFS does; a file system without
+    locks is used without.
+    """
+    path = folder.resolve() / ".lock"
+    if path in LOCKS:
+        return
+    owner = folder / ".locked-by"
+    lock = FileLock(path, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        by = owner.read_text(encoding="utf-8").strip() if owner.is_file() else "it has just begun"
+        raise InputError(
+            f"another run is writing into {folder} ({by}); wait for it, end it, or choose another --runs-dir"
+        ) from None
+    except NotImplementedError:  # a file system without locks
+        return
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to ({error.strerror}); choose another folder") from None
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    owner.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}\n", encoding="utf-8")
+    LOCKS[path] = lock
+
+
+# What a result was made with
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return the versions of Python, torch and numpy, and the project's commit, "-dirty" if files were changed since."""
+    found = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+    if not (PROJECT / ".git").exists():
+        return found
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return found
+    return found if described.returncode else {**found, "commit": described.stdout.strip()}
+
+
+def constants_of(config: Any) -> dict[str, Any]:
+    """Return the constants of a config by name, groups flattened, folders left out."""
+    flat: dict[str, Any] = {}
+    for name, value in asdict(config).items():
+        if name != "folders":
+            flat |= value if isinstance(value, dict) and name != "sizes" else {name: value}
+    return flat
+
+
+def provenance(config: Any) -> dict[str, Any]:
+    """Return a config's constants and the versions, for the JSON of a result."""
+    return {"config": as_json(constants_of(config)), "versions": versions()}
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as JSON can hold it: infinity and NaN as their names, paths as text, also within lists and dicts."""
+    if isinstance(value, dict):
+        return {name: as_json(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no infinity
+    return value.as_posix() if isinstance(value, Path) else value

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import BatchNorm2d, Conv2d, Linear
-from models.symmetries import Channels
+from models.rows import Channels
 
 # side of the image: (width of the three stages, kernel of the average pool). 8 pixels is our small relative for `photos`.
 SIZES = {8: ((4, 8, 16), 2), 32: ((16, 32, 64), 8), 64: ((16, 32, 64), 8)}
@@ -17,16 +17,17 @@ WIDER = {(8, 56): (8, 16, 32)}
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int, fused: bool) -> Conv2d:
-    """A conv followed by batch norm needs no bias of its own; the fused one takes over the batch norm's."""
+    """Return a conv that batch norm follows. It has no bias; the fused one has the batch norm's."""
     return Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=fused)
 
 
 def norm(channels: int, fused: bool) -> nn.Module:
+    """Return the batch norm, or nothing in the fused form."""
     return nn.Identity() if fused else BatchNorm2d(channels)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convs and a shortcut, which is the identity or, where the shape changes, a 1x1 conv with stride."""
+    """Add two 3x3 convs to a shortcut. The shortcut is the identity or, where the shape changes, a strided 1x1 conv."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, fused: bool):
         super().__init__()
@@ -44,9 +45,9 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ClassId 2 (depth 8), 3 (depth 32), and the teacher (depth 56). Images (B, C, S, S) to logits (B, classes).
+    """Map images (B, C, S, S) to logits (B, classes). Depth 8 has ClassId 2, depth 32 ClassId 3; 56 is the teacher.
 
-    ``fused=True`` builds the form that PReps hold: every conv has a bias and batch norm is gone (supplement Sec. VI).
+    `fused=True` builds the form that rows hold: every conv has a bias, and there is no batch norm (supplement Sec. VI).
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, depth: int, fused: bool = False):
@@ -70,7 +71,10 @@ class ResNet(nn.Module):
         return nn.Sequential(first, *(BasicBlock(channels, channels, 1, fused) for _ in range(blocks - 1)))
 
     def hidden_channels(self) -> list[Channels]:
-        """One list of channels inside every block, and one for every stage, whose blocks are added channel by channel."""
+        """Return the hidden channels that may be permuted (models/rows.py).
+
+        Every block has a group of its own, and every stage one: its blocks are added channel by channel.
+        """
         groups, stream = [], Channels(made_by=["conv1"])
         for stage in ("layer1", "layer2", "layer3"):
             for i, block in enumerate(getattr(self, stage)):

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from models.layers import Conv2d, Linear
-from models.symmetries import Channels, chain
+from models.rows import Channels, chain
 
 # side of the image: convs as (out channels, stride). 8 pixels is our small relative for `photos`.
 SIZES = {
@@ -14,7 +14,7 @@ SIZES = {
 
 
 class VanillaCNN(nn.Module):
-    """ClassId 1. Images (B, C, S, S) to logits (B, classes), for sides S = 8, 32, 64."""
+    """Map images (B, C, S, S) to logits (B, classes), for sides S = 8, 32, 64. Its ClassId is 1."""
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int):
         super().__init__()
@@ -26,6 +26,7 @@ class VanillaCNN(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Flatten(), Linear(channels * side * side, num_classes))
 
     def hidden_channels(self) -> list[Channels]:
+        """Return the hidden channels that may be permuted (models/rows.py)."""
         return chain([f"layers.{i}" for i, layer in enumerate(self.layers) if isinstance(layer, (Conv2d, Linear))])
 
     def forward(self, x: Tensor) -> Tensor:

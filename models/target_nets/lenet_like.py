@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import Conv2d, Linear
-from models.symmetries import Channels, chain
+from models.rows import Channels, chain
 
 # side of the image: convs as (out channels, kernel, stride, padding), then the widths of the hidden FC layers.
 # 8 pixels is our small relative for `photos`, the others are the paper's.
@@ -17,7 +17,7 @@ SIZES = {
 
 
 class LeNetLike(nn.Module):
-    """ClassId 0. Images (B, C, S, S) to logits (B, classes), for sides S = 8, 32, 64."""
+    """Map images (B, C, S, S) to logits (B, classes), for sides S = 8, 32, 64. Its ClassId is 0."""
 
     fc1: Linear
     fc2: Linear
@@ -37,6 +37,7 @@ class LeNetLike(nn.Module):
         self.num_convs = len(convs)
 
     def hidden_channels(self) -> list[Channels]:
+        """Return the hidden channels that may be permuted (models/rows.py)."""
         layers = [*(f"conv{i}" for i in range(1, self.num_convs + 1)), "fc1", "fc2", "fc3"]
         return chain(layers)
 

@@ -1,0 +1,127 @@
+"""Constants that several scripts share, in groups, and the limits of numbers, which stand in a field's type."""
+
+import dataclasses
+import math
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from models.errors import InputError
+from training.runtime import Precision
+
+Flat = tyro.conf.OmitArgPrefixes  # the fields of a group are flags without the group's name
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The range of a number: from `low` to `high`, without `low` itself if it is `above`."""
+
+    low: float = 0
+    high: float = 2**63 - 1
+    above: bool = False
+
+    def check(self, flag: str, value: float) -> None:
+        """Raise InputError, naming the flag, unless the value lies in the range."""
+        if not (value > self.low or value == self.low and not self.above):
+            raise InputError(f"{flag} {value}: must be {'more than' if self.above else 'at least'} {self.low}")
+        if value > self.high:
+            raise InputError(f"{flag} {value}: must be at most {self.high}")
+
+
+Count = Annotated[int, Limits(1)]
+Index = Annotated[int, Limits(0)]
+Seed = Annotated[int, Limits(0)]
+AtLeast2 = Annotated[int, Limits(2)]
+Positive = Annotated[float, Limits(0, above=True)]
+NonNegative = Annotated[float, Limits(0)]
+Fraction = Annotated[float, Limits(0, 1)]
+Unlimited = Annotated[float, Limits(0, math.inf, above=True)]
+
+
+def check_limits(config: Any) -> None:
+    """Raise InputError, naming the flag, for the first number of a config outside its type's limits."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            check_limits(value)
+        values = value if isinstance(value, tuple) else (value,)
+        for limits in limits_in(hints[field.name]):
+            for each in values:
+                if isinstance(each, (int, float)) and not isinstance(each, bool):
+                    limits.check(f"--{field.name.replace('_', '-')}", each)
+
+
+def limits_in(hint: Any) -> Iterator[Limits]:
+    """Yield the limits in a type, in its parts too: those of Count | None, or of tuple[Count, ...]."""
+    yield from (each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Limits))
+    for part in typing.get_args(hint):
+        if part is not hint:
+            yield from limits_in(part)
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How long and how fast an autoencoder is trained, by Adam."""
+
+    num_steps: Count = 100_000  # optimizer steps
+    learning_rate: Positive = 1e-4  # Adam's; its peak if the schedule is one-cycle
+    schedule: Literal["constant", "one-cycle"] = "constant"  # of the learning rate, over all steps
+    final_fraction: Fraction = 0.0  # of the peak, at the end of one-cycle
+    clip_norm: Unlimited = math.inf  # largest norm of the gradient
+    validate_every: Count = 1000  # steps between validations; a checkpoint is written at each
+    precision: Precision | None = None  # of convs and matrix products; None: bfloat16 on a GPU, else float32
+
+    def start(self, model: torch.nn.Module) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """Return Adam and its schedule. One cycle begins at 1/25 of the peak and ends at `final_fraction` of it."""
+        optimizer = torch.optim.Adam(model.parameters(), self.learning_rate, fused=True)
+        if self.schedule == "constant":
+            return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+        end = 1 / (25 * self.final_fraction) if self.final_fraction else math.inf
+        return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=self.num_steps + 1, div_factor=25, final_div_factor=end
+        )
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where an autoencoder starts."""
+
+    encoder_start: Literal["paper", "scaled"] = "paper"  # PyTorch's default, or no biases and scaled to the PReps' size
+    affine_start: Literal["paper", "instance"] = "paper"  # affine head: near zero, or at a training instance
+    affine_quantile: Fraction = 1.0  # which instance: 0 is the weakest on validation images, 1 the strongest
+    affine_scale: NonNegative = 0.1  # std of the affine head's scale if it starts at an instance
+
+
+@dataclass(frozen=True)
+class Views:
+    """How targets are shown to the encoder in training."""
+
+    prep_noise: NonNegative = 0.0  # std of noise, in units of each PRep's mean absolute value
+    reorder_channels: bool = False  # hidden channels in random order: the same function
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """How instances are trained at once."""
+
+    side_by_side: Count = 16  # instances trained at once; fewer need less memory
+    checkpoint_seconds: NonNegative = 60.0  # time between checkpoints of the instances in training
+
+
+@dataclass(frozen=True)
+class Search:
+    """Latent space optimization, by Adam on embeddings."""
+
+    temperature: Positive = 4.0  # T of eq. 3
+    alpha: Fraction = 1.0  # of eq. 5: weight of the teacher, against the labels
+    image_batch: Count = 128  # B, images in a step
+    learning_rate: Positive = 1e-4  # Adam's
+    validate_every: Count = 100  # steps between validations; a checkpoint is written at each
+    patience: Count = 10  # validations in a row without a gain, after which the search stops
+    min_delta: NonNegative = 0.0  # points of validation accuracy that a gain must exceed
+    seed: Seed = 0  # random seed
