@@ -3,9 +3,9 @@
     python eval_latspace_multi.py             # photos
     python eval_latspace_multi.py cifar10
 
-Initial is the instance decoded from the embedding of a test instance, optimized the one decoded from the best embedding on
-validation images, each of the architecture that the classifier predicts; test images are looked at here alone. The table
-has means over the instances of an architecture. Needs train_latspace_multi.py with the same setting. Writes
+Initial is the instance decoded from the embedding of a test instance, optimized the one decoded from the embedding that was
+best on validation images, each with the architecture that the classifier predicts; only this script uses test images. The
+table has means over the instances of an architecture. Needs train_latspace_multi.py with the same setting. Writes
 runs/<dataset>/<setting>/eval_latspace_multi.{json,md,pdf,png}."""
 
 from typing import Any
@@ -13,33 +13,34 @@ from typing import Any
 import numpy as np
 
 from data.files import write_json, write_text
-from data.load import command
-from evaluation.latspace import load_search, markdown_table, read_curve
-from evaluation.multi import MultiConfig, load_multi_experiment
+from data.folders import command
+from evaluation.metrics import accuracy_of
 from evaluation.plots import color_of, plot_search, save_figure
+from evaluation.spaces import MultiConfig, load_experiment
+from evaluation.summary import load_search, markdown_table, read_curve
 from models.errors import InputError
 from training.command_line import run_script
-from training.provenance import provenance
+from training.runtime import provenance
 
 PRESETS = {name: MultiConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
 
 
 def main(config: MultiConfig) -> dict[str, list[Any]]:
-    experiment = load_multi_experiment(config)
-    test, names, device = experiment.test, experiment.pool.names, experiment.test.preps.device
-    made_by = f"{command('train_latspace_multi.py', config.dataset)} --setting {config.setting}"
+    images, space, test = load_experiment(config)
+    names = space.nets.names
+    made_by = command("train_latspace_multi.py", config.dataset, f"--setting {config.setting}")
     search = load_search(config.run_dir, made_by)
-    instances, wished = (search["constants"][name] for name in ("instances", "class_ids"))
-    paths = [path.as_posix() for path in test.paths]
-    if not set(instances) <= set(paths):
-        raise InputError("an instance that was optimized is not in test.txt; run train_latspace_multi.py again")
-    class_ids = sorted(set(wished))
+    instances, desired = search["instances"], search["class_ids"]
+    indices = [test.index_of(instance) for instance in instances]
+    if None in indices:
+        raise InputError(f"an instance that was optimized is not in test.txt; run again: {made_by}")
+    class_ids = sorted(set(desired))
     curves = {names[i]: read_curve(config.run_dir, f"val_accuracy_{names[i]}") for i in class_ids}
-    _, initial = experiment.predict(search["initial"].to(device))
-    predicted_ids, optimized = experiment.predict(search["best"].to(device))
-    target = experiment.target_accuracy(test)[[paths.index(path) for path in instances]]
+    _, initial = space.accuracy(search["initial"].to(space.device), images.test)
+    predicted_ids, optimized = space.accuracy(search["best"].to(space.device), images.test)
+    target = accuracy_of(test[indices], images.test)
     results = {
-        "class_id": wished,
+        "class_id": desired,
         "predicted_class_id": predicted_ids,
         "initial_accuracy": initial.tolist(),
         "optimized_accuracy": optimized.tolist(),
@@ -48,16 +49,16 @@ def main(config: MultiConfig) -> dict[str, list[Any]]:
     write_json(config.run_dir / "eval_latspace_multi.json", {**results, **more, **provenance(config)})
 
     rows = {
-        name: [values[np.array(wished) == class_id].mean().item() for class_id in class_ids]
+        name: [values[np.array(desired) == class_id].mean().item() for class_id in class_ids]
         for name, values in (("target", target), ("initial", initial), ("optimized", optimized))
     }
     table = markdown_table([names[class_id] for class_id in class_ids], rows)
     write_text(config.run_dir / "eval_latspace_multi.md", table)
-    title = f"{experiment.images.name}, {config.setting}"
+    title = f"{images.name}, {config.setting}"
     figure = plot_search(curves, [color_of(class_id) for class_id in class_ids], title)
     pdf, png = save_figure(figure, config.run_dir / "eval_latspace_multi")
-    right = sum(mine == theirs for mine, theirs in zip(predicted_ids, wished))
-    print(f"{table}ClassId as wished for {right} of {len(wished)}; {png}, {pdf}")
+    right = sum(mine == theirs for mine, theirs in zip(predicted_ids, desired))
+    print(f"{table}the desired ClassId for {right} of {len(desired)}; {png}, {pdf}")
     return results
 
 

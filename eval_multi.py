@@ -11,40 +11,34 @@ from typing import Any
 import numpy as np
 
 from data.files import write_json
-from evaluation.multi import MultiConfig, load_multi_experiment
+from evaluation.metrics import accuracy_of
 from evaluation.plots import plot_several_architectures, save_figure
+from evaluation.spaces import MultiConfig, load_experiment
 from training.command_line import run_script
-from training.provenance import provenance
+from training.runtime import provenance
 
 PRESETS = {name: MultiConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
 
 
 def main(config: MultiConfig) -> dict[str, list[Any]]:
-    experiment = load_multi_experiment(config)
-    test, names = experiment.test, experiment.pool.names
-    predicted_ids, predicted = experiment.predict(experiment.net_space.encode(test.preps))
+    images, space, test = load_experiment(config)
+    predicted_ids, predicted = space.accuracy(space.encode(test.rows), images.test)
     results = {
         "target_class_id": list(test.class_ids),
         "predicted_class_id": predicted_ids,
-        "target_accuracy": experiment.target_accuracy(test).tolist(),
+        "target_accuracy": accuracy_of(test, images.test).tolist(),
         "predicted_accuracy": predicted.tolist(),
     }
-    write_json(
-        config.run_dir / "eval_multi.json",
-        {
-            **results,
-            "architectures": names,
-            "instances": [path.as_posix() for path in test.paths],
-            **provenance(config),
-        },
-    )
+    names = space.nets.names
+    more = {"architectures": names, "instances": [path.as_posix() for path in test.paths]}
+    write_json(config.run_dir / "eval_multi.json", {**results, **more, **provenance(config)})
 
     arrays = [np.array(values) for values in results.values()]
-    title = f"{experiment.images.name}, {config.setting}"
-    figure = plot_several_architectures(*arrays, names, 100 / experiment.images.num_classes, title)
+    title = f"{images.name}, {config.setting}"
+    figure = plot_several_architectures(*arrays, names, 100 / images.num_classes, title)
     pdf, png = save_figure(figure, config.run_dir / "eval_multi")
     class_ids, _, targets, predictions = arrays
-    for class_id in sorted(set(class_ids.tolist())):
+    for class_id in sorted(set(test.class_ids)):
         mine = class_ids == class_id
         print(f"{names[class_id]}: target {targets[mine].mean():.1f} %, predicted {predictions[mine].mean():.1f} %")
     right = sum(mine == theirs for mine, theirs in zip(predicted_ids, test.class_ids))

@@ -3,102 +3,89 @@
     python train_latspace_multi.py                        # photos
     python train_latspace_multi.py cifar10 --per-class 4
 
-Starts at the embeddings of test instances and lets Adam move them, decoder and ClassId classifier frozen, by L_kd and by
-L_class for the ClassId that each began with. Keeps each embedding where validation accuracy is highest (0 where the
-ClassId is not the wished one) and stops when none gains. Needs train_multi_arch.py with the same setting. Writes
-runs/<dataset>/<setting>/latspace/. Run again to resume."""
+Starts at the embeddings of test instances. Adam moves them, with decoder and ClassId classifier frozen, by L_kd and by
+L_class of the ClassId that each began with. Each embedding with the highest validation accuracy is saved (0 if the ClassId is
+not the desired one), and the search stops when none gains. Needs train_multi_arch.py with the same setting. Writes
+runs/<dataset>/<setting>/latspace/. Run it again to resume."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from tqdm import tqdm
 
-from data.fingerprints import fingerprint
-from data.images import endless_batches
+from data.files import fingerprint
+from data.images import Batches
 from data.nets import load_teacher
-from evaluation.accuracy import accuracy_of_embeddings, where_right
-from evaluation.multi import MultiConfig, load_multi_experiment
+from evaluation.metrics import where_right
+from evaluation.spaces import MultiConfig, load_experiment
 from models.errors import InputError
 from training.command_line import run_script
-from training.latent_search import SavedLatentSearch
-from training.losses import class_id_losses, teacher_losses
+from training.constants import Count, Flat, Search
+from training.latent_search import LatentSearch
+from training.run import Run
+from training.runtime import constants_of
 
 
 @dataclass(frozen=True)
 class Config(MultiConfig):
-    per_class: int = 1  # test instances of each architecture, the first in test.txt; optimized side by side
-    temperature: float = 4.0  # T of eq. 3
-    alpha: float = 0.9  # of eq. 5: how much the teacher counts, against the labels
-    image_batch: int = 128  # B, images shown at a step
-    learning_rate: float = 1e-4  # Adam's
-    validate_every: int = 100  # steps between validations; a checkpoint is written as often
-    patience: int = 10  # validations without a gain of any embedding, after which the search stops
-    min_delta: float = 0.0  # points of validation accuracy that a gain must exceed
-    seed: int = 0  # of the images' order and crops
+    search: Flat[Search] = field(default_factory=lambda: Search(alpha=0.9))
+    per_class: Count = 1  # test instances of each architecture, the first in test.txt; optimized side by side
 
 
 PRESETS = {
-    # T below NetSpace's own 2: a loss that it has not minimized yet, and nearer to accuracy.
-    "photos": Config("photos", per_class=4, temperature=1.0, learning_rate=0.01, validate_every=20, min_delta=0.5),
+    # T is below NetSpace's own 2: a loss that it has not minimized, and nearer to accuracy.
+    "photos": Config(
+        "photos",
+        search=Search(temperature=1.0, alpha=0.9, learning_rate=0.01, validate_every=20, min_delta=0.5),
+        per_class=4,
+    ),
     "cifar10": Config("cifar10"),
     "tiny-imagenet-200": Config("tiny-imagenet-200"),
 }
 
 
 def main(config: Config) -> None:
-    experiment = load_multi_experiment(config)
-    images, pool, test = experiment.images, experiment.pool, experiment.test
-    teacher, teacher_row = load_teacher(config.folders, images)
-    chosen: list[int] = []  # positions in test.txt
+    images, space, test = load_experiment(config)
+    teacher, names = load_teacher(config.folders, images), space.nets.names
+    chosen: list[int] = []  # indices in test.txt
     for class_id in sorted(set(test.class_ids)):
-        mine = test.of_class_id(class_id)
+        mine = test.indices_of(class_id)
         if len(mine) < config.per_class:
-            raise InputError(f"--per-class {config.per_class}: the test list has {len(mine)} {pool.names[class_id]}")
+            raise InputError(f"--per-class {config.per_class}: the test list has {len(mine)} {names[class_id]}")
         chosen += mine[: config.per_class]
-    wished = [test.class_ids[i] for i in chosen]
-    net_space = experiment.net_space.requires_grad_(False)
-    data = {"images": images.fingerprint, "teacher": fingerprint(teacher_row)}
-    searching = ("learning_rate", "patience", "min_delta")
-    names = ("temperature", "alpha", "image_batch", "validate_every", "seed", *searching)
-    constants = {
-        **{name: getattr(config, name) for name in names},
-        **data,
-        "instances": [test.paths[i].as_posix() for i in chosen],
-        "class_ids": wished,
-    }
-    initial = net_space.encode(test.preps[chosen])  # (N, E)
-    how = {name: getattr(config, name) for name in searching}
-    search = SavedLatentSearch(config.run_dir / "latspace", constants, initial, **how)
+    targets = test[chosen]
+    desired = list(targets.class_ids)
+    space.model.requires_grad_(False)
+    initial = space.encode(targets.rows)  # (N, E)
+    search = LatentSearch(initial, config.search.patience, config.search.min_delta).to(initial.device)
+    data = {"images": images.fingerprint, "teacher": fingerprint(teacher.rows), "netspace": space.fingerprint}
+    instances = [path.as_posix() for path in targets.paths]
+    constants = {**constants_of(config), "checkpoint": None, **data}
+    about = {"instances": instances, "class_ids": desired}
+    adam = torch.optim.Adam(search.parameters(), config.search.learning_rate)
+    run = Run(config.run_dir / "latspace", constants, about, search, adam, validate_every=config.search.validate_every)
+    batches = Batches(images.train, [(config.search.seed,)], config.search.image_batch)
 
-    def validate(scalars: dict[str, float]) -> None:
-        found = accuracy_of_embeddings(net_space, pool, search.embeddings.detach(), images.val)
-        accuracy = where_right(found[1], found[0], wished)
-        each = {pool.names[i]: accuracy[torch.tensor(wished) == i].mean().item() for i in sorted(set(wished))}
-        search.validate(accuracy, {**scalars, **{f"val_accuracy_{name}": value for name, value in each.items()}})
+    def validate() -> None:
+        class_ids, found = space.accuracy(search.embeddings.detach(), images.val)
+        found = where_right(found, class_ids, desired)
+        search.update(found)
+        each = {names[i]: found[torch.tensor(desired) == i].mean().item() for i in sorted(set(desired))}
+        means = {"val_accuracy": found.mean().item(), "best_val_accuracy": search.best_accuracy.mean().item()}
+        run.save(**means, **{f"val_accuracy_{name}": value for name, value in each.items()})
 
-    if not search.step:
-        validate({})
-    ends = search.ends_at(config.validate_every)
-    bar = tqdm(total=ends, initial=search.step, desc=f"{len(chosen)} embeddings", unit=" steps", disable=None)
-    for x, labels in endless_batches(images.train, (config.seed, 5), config.image_batch, search.step):
+    if run.step == 0:
+        validate()
+    for step in run.steps():
         if search.stopped:
             break
+        x, labels = batches.shared(step)
         with torch.no_grad():
-            teacher_logits = teacher.run(teacher_row, x)[0]  # (B, classes)
-        class_logits = net_space.classifier(search.embeddings)
-        predicted_ids = class_logits.argmax(1).tolist()  # what the step reads back from the device
-        predicted = pool.run(net_space.decoder(search.embeddings), predicted_ids, x)
-        losses = teacher_losses(predicted, teacher_logits, labels, config.temperature, config.alpha)
-        losses = losses + class_id_losses(class_logits, wished)  # (N,)
-        search.update(losses)
-        bar.update()
-        if search.step % config.validate_every == 0:
-            loss = search.mean_loss(config.validate_every)
-            validate({"loss": loss})
-            bar.total = search.ends_at(config.validate_every)
-            bar.set_postfix(loss=f"{loss:.3f}", best=f"{search.best_accuracy.mean():.1f} % on validation")
-    bar.close()
-    print(f"{search.step} steps: {search.best_accuracy.mean():.2f} % on validation images, mean of {len(chosen)}")
+            logits = teacher.nets[0].run(teacher.rows, x)[0]  # (B, classes)
+        losses = space.search_losses(search.embeddings, desired, x, labels, logits, config.search)
+        run.descend(losses.sum(), targets.paths)
+        if run.validates():
+            validate()
+    print(f"{run.step} steps: {search.best_accuracy.mean():.2f} % on validation images, mean of {len(chosen)}")
 
 
 if __name__ == "__main__":

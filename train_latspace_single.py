@@ -3,88 +3,77 @@
     python train_latspace_single.py                       # photos
     python train_latspace_single.py cifar10 --instance 3  # line 4 of test.txt
 
-Starts at the embedding of a test instance and lets Adam move it, decoder frozen, to make what is decoded behave like the
-teacher on training images. Keeps the embedding of highest validation accuracy and stops when that no longer rises.
-Needs train_single_arch.py and the teacher of create_nets_dataset_multi.py. Writes runs/<dataset>/single/latspace/.
-Run again to resume."""
+Starts at the embedding of a test instance. Adam moves it, with the decoder frozen, so that the decoded instance behaves like
+the teacher on training images. The embedding with the highest validation accuracy is saved, and the search stops when this
+no longer rises. Needs train_single_arch.py and the teacher of create_nets_dataset_multi.py. Writes
+runs/<dataset>/single/latspace/. Run it again to resume."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
-from data.fingerprints import fingerprint
-from data.images import endless_batches
+from data.files import fingerprint
+from data.images import Batches
 from data.nets import load_teacher
-from evaluation.accuracy import accuracy
-from evaluation.single import EvaluationConfig, load_experiment
+from evaluation.metrics import accuracy_of
+from evaluation.spaces import SingleConfig, load_experiment
 from models.errors import InputError
-from models.prep import unpack
 from training.command_line import run_script
-from training.latent_search import SavedLatentSearch
-from training.losses import distillation_loss
+from training.constants import Flat, Index, Search
+from training.latent_search import LatentSearch
+from training.run import Run
+from training.runtime import constants_of
 
 
 @dataclass(frozen=True)
-class Config(EvaluationConfig):
-    instance: int | None = None  # place in test.txt, from 0; the least accurate on validation images unless given
-    temperature: float = 4.0  # T of eq. 3
-    image_batch: int = 128  # B, images shown at a step
-    learning_rate: float = 0.01  # Adam's, the original release's; the supplement says 1e-4
-    validate_every: int = 100  # steps between validations; a checkpoint is written as often
-    patience: int = 10  # validations without a gain, after which the search stops
-    min_delta: float = 0.0  # points of validation accuracy that a gain must exceed
-    seed: int = 0  # of the images' order and crops
+class Config(SingleConfig):
+    # The paper names L_kd; alpha 1 is its KL term alone, as in the original release, whose rate of 0.01 is taken too: the
+    # supplement says 1e-4.
+    search: Flat[Search] = field(default_factory=lambda: Search(alpha=1.0, learning_rate=0.01))
+    instance: Index | None = None  # index in test.txt; default: the least accurate on validation images
 
 
 PRESETS = {
-    "photos": Config("photos", validate_every=20),
+    "photos": Config("photos", search=Search(alpha=1.0, learning_rate=0.01, validate_every=20)),
     "cifar10": Config("cifar10"),
     "tiny-imagenet-200": Config("tiny-imagenet-200"),
 }
 
 
 def main(config: Config) -> None:
-    experiment = load_experiment(config)
-    images, nets, test = experiment.images, experiment.test.nets, experiment.test
-    teacher, teacher_row = load_teacher(config.folders, images)
-    index = accuracy(nets, test.rows, images.val).argmin().item() if config.instance is None else config.instance
+    images, space, test = load_experiment(config)
+    teacher = load_teacher(config.folders, images)
+    index = accuracy_of(test, images.val).argmin().item() if config.instance is None else config.instance
     if index >= len(test):
         raise InputError(f"--instance {index}: test.txt holds {len(test)} instances, give 0 to {len(test) - 1}")
-    decoder = experiment.net_space.requires_grad_(False).decoder
-    data = {"images": images.fingerprint, "teacher": fingerprint(teacher_row)}
-    searching = ("learning_rate", "patience", "min_delta")
-    names = ("architecture", "temperature", "image_batch", "validate_every", "seed", *searching)
-    constants = {name: getattr(config, name) for name in names} | data | {"instances": [test.paths[index].as_posix()]}
-    initial = experiment.encode(test.rows[[index]])  # (1, E)
-    how = {name: getattr(config, name) for name in searching}
-    search = SavedLatentSearch(config.run_dir / "latspace", constants, initial, **how)
+    space.model.requires_grad_(False)
+    initial = space.encode(test.rows[[index]])  # (1, E)
+    search = LatentSearch(initial, config.search.patience, config.search.min_delta).to(initial.device)
+    data = {"images": images.fingerprint, "teacher": fingerprint(teacher.rows), "netspace": space.fingerprint}
+    constants = {**constants_of(config), "checkpoint": None, "instance": index, **data}
+    about = {"instances": [test.paths[index].as_posix()]}
+    adam = torch.optim.Adam(search.parameters(), config.search.learning_rate)
+    run = Run(config.run_dir / "latspace", constants, about, search, adam, validate_every=config.search.validate_every)
+    batches = Batches(images.train, [(config.search.seed,)], config.search.image_batch)
 
-    def val_accuracy() -> Tensor:
-        return accuracy(nets, experiment.decode(search.embeddings.detach()), images.val)
+    def validate() -> None:
+        _, found = space.accuracy(search.embeddings.detach(), images.val)
+        search.update(found)
+        run.save(val_accuracy=found.item(), best_val_accuracy=search.best_accuracy.item())
 
-    if not search.step:
-        search.validate(val_accuracy(), {})
-    ends = search.ends_at(config.validate_every)
-    bar = tqdm(total=ends, initial=search.step, desc="embedding", unit=" steps", disable=None)
-    for x, _ in endless_batches(images.train, (config.seed, 4), config.image_batch, search.step):
+    if run.step == 0:
+        validate()
+    for step in run.steps():
         if search.stopped:
             break
+        x, labels = batches.shared(step)
         with torch.no_grad():
-            target = teacher.run(teacher_row, x)  # (1, B, classes)
-        predicted = nets.run(unpack(decoder(search.embeddings), nets.num_parameters), x)
-        # The paper names L_kd; the original release takes its KL term alone, as here.
-        loss = distillation_loss(predicted, target, config.temperature)
-        search.update(loss)
-        bar.update()
-        if search.step % config.validate_every == 0:
-            loss = search.mean_loss(config.validate_every)
-            search.validate(val_accuracy(), {"loss": loss})
-            bar.total = search.ends_at(config.validate_every)
-            bar.set_postfix(loss=f"{loss:.3f}", best=f"{search.best_accuracy.item():.1f} % on validation")
-    bar.close()
-    print(f"{search.step} steps from {test.paths[index]}: {search.best_accuracy.item():.2f} % on validation images")
+            logits = teacher.nets[0].run(teacher.rows, x)[0]  # (B, classes)
+        losses = space.search_losses(search.embeddings, [0], x, labels, logits, config.search)
+        run.descend(losses.sum(), [test.paths[index]])
+        if run.validates():
+            validate()
+    print(f"{run.step} steps from {test.paths[index]}: {search.best_accuracy.item():.2f} % on validation images")
 
 
 if __name__ == "__main__":

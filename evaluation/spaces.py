@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data.files import fingerprint_of_file, read_json, write_json, write_safetensors
+from data.files import fingerprint, fingerprint_of_file, read_json, write_json, write_safetensors
 from data.folders import Folders, command
 from data.images import IMAGENET_MEAN, IMAGENET_STD, Batches, Images, ImageSet
 from data.load import load_images
@@ -49,6 +49,11 @@ class Space:
     def device(self) -> torch.device:
         """The device of the model."""
         return next(self.model.parameters()).device
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the model's parameters."""
+        return fingerprint(*self.model.state_dict().values())
 
     @torch.no_grad()
     def encode(self, rows: Tensor) -> Tensor:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from data.files import read_json
-from evaluation.correlation import correlation
-from evaluation.interpolation import share_out_of_order
+from evaluation.metrics import correlation, fraction_out_of_order
 from models.errors import InputError
+from training.checkpoints import load_checkpoint
+from training.run import read_scalars
 
 Numbers = dict[str, float | None]  # None where a number is not defined
 
@@ -74,7 +76,7 @@ def multi_fidelity(results: dict[str, Any]) -> Numbers:
 def multi_line(results: dict[str, Any]) -> Numbers:
     names, pairs = results["architectures"], results["all_pairs"]
     numbers = {
-        "points out of order, median pair (%)": 100 * share_out_of_order(results["class_id"]),
+        "points out of order, median pair (%)": 100 * fraction_out_of_order(results["class_id"]),
         f"every architecture appears, {pairs['pairs']} pairs (%)": 100 * pairs["all_appear"],
         f"points out of order, {pairs['pairs']} pairs (%)": 100 * pairs["out_of_order_mean"],
     }
@@ -289,3 +291,43 @@ def print_summary(run_dir: Path) -> None:
             print(f"    {name:<58}{as_text(value):>9}")
     for path in sorted(run_dir.glob("*.png")):
         print(f"  {path}  (and .pdf)")
+
+# Latent space optimization
+
+
+def load_search(run_dir: Path, made_by: str) -> dict[str, Any]:
+    """Return what a latent space optimization left: `initial` and `best` embeddings (N, E), `instances`, `class_ids`, `step`.
+
+    Raise InputError if there is nothing (`made_by` is the command that makes it) or the checkpoint is another's.
+    """
+    path = run_dir / "latspace" / "last.pt"
+    saved = load_checkpoint(path, made_by, ("model", "nets", "step"))
+    model, about = saved["model"], saved["nets"]
+    if not isinstance(model, dict) or not isinstance(about, dict):
+        raise InputError(f"{path} is not a latent space optimization; delete it and run: {made_by}")
+    instances = about.get("instances", ())
+    for name in ("initial", "best"):
+        values = model.get(name)
+        if not isinstance(values, Tensor) or values.dim() != 2 or len(values) != len(instances):
+            raise InputError(
+                f"{path}: '{name}' are not embeddings of {len(instances)} instances; make it with: {made_by}"
+            )
+        if not values.isfinite().all():
+            raise InputError(f"{path}: '{name}' holds NaN or infinity; delete it and run: {made_by}")
+    return {**about, "initial": model["initial"], "best": model["best"], "step": saved["step"]}
+
+
+def read_curve(run_dir: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return steps and values of a scalar of latent space optimization. Raise InputError if it was not written."""
+    path = run_dir / "latspace" / "scalars.jsonl"
+    lines = [line for line in read_scalars(path) if name in line]
+    if not lines:
+        raise InputError(f"{path} lacks {name}; delete {path.parent} and run the optimization again")
+    return np.array([line["step"] for line in lines]), np.array([line[name] for line in lines])
+
+
+def markdown_table(columns: list[str], rows: dict[str, list[float]]) -> str:
+    """Return percentages under the names of architectures, as in Table I."""
+    lines = ["| test accuracy (%) | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    lines += [f"| {name} | " + " | ".join(f"{value:.2f}" for value in values) + " |" for name, values in rows.items()]
+    return "\n".join(lines) + "\n"
