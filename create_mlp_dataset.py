@@ -4,72 +4,55 @@
     python create_mlp_dataset.py meshes --dataset FOLDER   # .obj .ply .off ...
     python create_mlp_dataset.py deepsdf --dataset FOLDER  # DeepSDF's .npz
 
-chairs are procedural, fitted with small SIRENs; meshes (.obj .ply .off .glb .stl) and deepsdf with the paper's.
-Writes runs/<dataset>/shapes/ (samples of the signed distance, true meshes), runs/<dataset>/nets/siren-adam/*.safetensors,
-the lists models/input_lists/<dataset>/mlps/{train,test}.txt, and runs/<dataset>/mlps/create_mlp_dataset.json: how close each
-fit is. SIRENs are fitted side by side, each from its own initialization and on points of its own.
-Run again to resume: a shape on disk is not fitted again. chairs takes 4 minutes on 2 CPU cores."""
+chairs are procedural and fitted with small SIRENs; meshes (.obj .ply .off .glb .stl) and deepsdf with the paper's. Writes
+runs/<dataset>/shapes/ (samples of the signed distance, true meshes), runs/<dataset>/nets/siren-adam/*.safetensors, the lists
+models/input_lists/<dataset>/mlps/{train,test}.txt, and runs/<dataset>/mlps/create_mlp_dataset.json: how close each fit is.
+SIRENs are fitted side by side, each from its own initialization and on its own points. Run it again to resume: a shape on
+disk is not fitted again."""
 
-import itertools
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from data.draws import balanced_places, instance_keys
-from data.files import write_json
-from data.fingerprints import fingerprint_of_file
-from data.folders import Folders
-from data.instance_files import save_instance
-from data.load import dataset_name
-from data.mlps import Entry
-from data.nets import write_lists
-from data.plans import Plan
-from data.shapes import Source, deal_shapes, first_of_halves, make_shapes, samples_of
-from evaluation.closeness import describe_fits, measure_fit, read_fits
-from models.siren import SirenNets
+from data.files import fingerprint_of_file, write_json
+from data.folders import Folders, dataset_name
+from data.instance_files import read_instance, save_instance
+from data.nets import Entry, list_texts, write_lists
+from data.shapes import Source, first_of_halves, fit_samples, make_shapes, split_shapes
+from data.streams import balanced_indices, device_keys
+from evaluation.metrics import describe_fits, fits_in, measure_fit
+from models.instances import TargetNet
+from models.target_nets import siren
 from training.command_line import run_script
-from training.distributed import hides_bar, is_first
-from training.ensembles import SirenEnsemble
-from training.provenance import provenance, versions
-from training.runtime import pick_device
-from training.stacks import (
-    StackCheckpoint,
-    constants_of_stack,
-    fresh_state,
-    of_this_rank,
-    train_missing,
-    wait_for_instances,
-)
-
-SHOWN_EVERY = 100  # steps between losses on the bar, each of which is read back from the device
+from training.constants import AtLeast2, Count, Flat, Fraction, Positive, Seed, SideBySide
+from training.distributed import hide_bar, is_first
+from training.runtime import pick_device, provenance, versions
+from training.zoo import Ensemble, Plan, Zoo, initial_state, squared_errors
 
 
 @dataclass(frozen=True)
 class Config:
     dataset: str  # chairs, or a folder of meshes or of .npz
     source: Source  # what the shapes are made from
-    hidden: tuple[int, ...] = (256, 256)  # widths of the hidden layers
-    num_shapes: int = 1000  # the first ones, by name, where there are more
-    num_test: int = 50  # of them, held out from NetSpace
-    num_samples: int = 500_000  # signed distances sampled of each chair or mesh
-    num_steps: int = 10_000  # of Adam, for each SIREN
-    num_points: int = 20_000  # samples a SIREN sees a step, half of them outside its shape
-    learning_rate: float = 1e-4  # Adam's, at the start
-    lr_decay: float = 0.9  # what it is multiplied by
-    lr_every: int = 1000  # every so many steps
-    num_kept: int = 50_000  # samples kept with each SIREN, to compare it with predicted ones
-    resolution: int = 128  # of the grid on which fits are meshed, points a side
-    chamfer_points: int = 30_000  # on each surface, for the distance between a fit's and the true one
-    side_by_side: int = 16  # SIRENs fitted at once; fewer need less memory
-    checkpoint_seconds: float = 60.0  # how often a checkpoint of what is being trained is written
-    seed: int = 0  # of shapes, their samples, initializations and the split
-    folders: tyro.conf.OmitArgPrefixes[Folders] = field(default_factory=Folders)
+    hidden: tuple[Count, ...] = (256, 256)  # widths of the hidden layers
+    num_shapes: Count = 1000  # the first ones, by name, if there are more
+    num_test: Count = 50  # of them, held out from NetSpace
+    num_samples: Count = 500_000  # signed distances sampled of each chair or mesh
+    num_steps: Count = 10_000  # of Adam, for each SIREN
+    num_points: Count = 20_000  # samples that a SIREN sees in a step, half of them outside its shape
+    learning_rate: Positive = 1e-4  # Adam's, at the start
+    lr_decay: Fraction = 0.9  # factor of the learning rate
+    lr_every: Count = 1000  # steps after which it is applied again
+    num_stored: Count = 50_000  # samples stored with each SIREN, to compare it with predicted ones
+    resolution: AtLeast2 = 128  # of the grid on which fits are meshed, points a side
+    chamfer_points: Count = 30_000  # on each surface, for the distance between a fit's and the true one
+    sides: Flat[SideBySide] = field(default_factory=SideBySide)
+    seed: Seed = 0  # random seed
+    folders: Flat[Folders] = field(default_factory=Folders)
 
 
 PRESETS = {
@@ -84,9 +67,9 @@ PRESETS = {
         num_points=512,
         learning_rate=2e-3,
         lr_every=85,
-        num_kept=8192,
+        num_stored=8192,
         resolution=64,
-        side_by_side=64,
+        sides=SideBySide(64),
     ),
     "meshes": Config("data/meshes", "meshes"),
     "deepsdf": Config("data/deepsdf", "deepsdf"),
@@ -94,94 +77,65 @@ PRESETS = {
 
 
 def main(config: Config) -> dict[str, dict[str, float]]:
-    device = pick_device()
-    dataset = dataset_name(config.dataset)
-    nets = SirenNets((3, *config.hidden, 1))
+    device, seed = pick_device(), config.seed
+    net = TargetNet(siren((3, *config.hidden, 1)))
     shapes_dir = config.folders.run(config.dataset, "shapes")
-    shapes = make_shapes(config.source, config.dataset, shapes_dir, config.num_shapes, config.num_samples, config.seed)
-    train, test = deal_shapes(shapes, config.num_test, config.seed)
-    folder = config.folders.nets(config.dataset, "siren-adam")
-    protocol = ("num_steps", "num_points", "learning_rate", "lr_decay", "lr_every", "num_kept", "seed")
-    facts = {"dataset": dataset, "hidden": list(config.hidden), **{name: getattr(config, name) for name in protocol}}
-    plans = []
-    for i, shape in enumerate(shapes):
-        of_shape = {"shape": shape.stem, "samples": fingerprint_of_file(shape)}
-        path = folder / f"seed{config.seed}-{shape.stem}.safetensors"
-        plans.append(Plan(i, config.num_steps, path, {**facts, **of_shape}))
-    paths = {shape: plan.path for shape, plan in zip(shapes, plans)}
-    lists = {"train": train, "test": test}
-    entries = {split: [Entry(nets.widths, dataset, paths[shape]) for shape in lists[split]] for split in lists}
-    write = write_lists(config.folders, config.dataset, "mlps", entries)  # refuses now, not after hours of fitting
+    shapes = make_shapes(config.source, config.dataset, shapes_dir, config.num_shapes, config.num_samples, seed)
+    plans, lists = plan_all(config, net, shapes)  # refuses now, not after hours of fitting
 
-    fit = partial(fit_side_by_side, config, nets, shapes, device)
-    fitted = train_missing(plans, itertools.count(), constants_of_stack(config), config.side_by_side, fit)
+    zoo = Zoo(config)
+    for stack in zoo.stacks(plans):
+        keys = [(seed, plan.index) for plan in stack.plans]
+        pairs = [fit_samples(shapes[i], config.num_samples, config.num_stored, (seed, i)) for _, i in keys]
+        samples, measured = (torch.stack(each).to(device) for each in zip(*pairs))
+        start, adam = initial_state(net, keys, device), partial(torch.optim.Adam, lr=config.learning_rate, fused=True)
+        ensemble = stack.start(Ensemble(net, start, adam, squared_errors))
+        draws = device_keys("points of a fit", keys, device)
+        for step in stack.steps():
+            ensemble.set_learning_rate(config.learning_rate * config.lr_decay ** (step // config.lr_every))
+            indices = balanced_indices(draws, step, config.num_points, config.num_samples)
+            points = samples.gather(1, indices[..., None].expand(-1, -1, 4))  # (M, num_points, 4)
+            ensemble.step(points[..., :3], points[..., 3])
+        save_fits(config, stack.plans, shapes, ensemble, samples, measured)
+        stack.finish()
+    zoo.report(plans)
     if not is_first():
         return {}
-    wait_for_instances(plans, config.checkpoint_seconds)
-    write()
-    print(f"{len(plans)} SIRENs in {folder}, {fitted} of them fitted now{of_this_rank()}")
-    fits = read_fits(plans)
-    results = {"fits": fits, **provenance(config)}
-    write_json(config.folders.run(config.dataset, "mlps") / "create_mlp_dataset.json", results)
+    zoo.wait(plans)
+    write_lists(lists)
+    fits = fits_in([read_instance(plan.path)[1] for plan in plans])
+    path = config.folders.run(config.dataset, "mlps") / "create_mlp_dataset.json"
+    write_json(path, {"fits": fits, **provenance(config)})
     print(describe_fits(fits))
     return fits
 
 
-def fit_side_by_side(
-    config: Config,
-    nets: SirenNets,
-    shapes: list[Path],
-    device: torch.device,
-    plans: list[Plan],
-    checkpoint: Path,
-    saved: dict[str, Any] | None,
-) -> None:
-    """Fits the planned SIRENs at once, and saves them with samples of their shapes. `saved` resumes."""
-    shapes = [shapes[plan.index] for plan in plans]
-    sizes = (config.num_samples, config.num_kept)
-    pairs = [samples_of(shape, *sizes, (config.seed, 4, plan.index)) for shape, plan in zip(shapes, plans)]
-    samples, measured = (torch.stack(each).to(device) for each in zip(*pairs))
-    start = fresh_state(nets, [(config.seed, 2, plan.index) for plan in plans], device)
-    ensemble = SirenEnsemble(nets, start, lambda rows: torch.optim.Adam(rows, config.learning_rate, fused=True))
-    keys = instance_keys([(config.seed, 3, plan.index) for plan in plans], device)
-    step = 0
-    if saved:
-        ensemble.load_state_dict(saved["ensemble"])
-        step = saved["steps"]
-    stack = StackCheckpoint(checkpoint, constants_of_stack(config), config.checkpoint_seconds)
-    bar = tqdm(total=config.num_steps, initial=step, desc=f"{len(plans)} SIRENs", unit=" steps", disable=hides_bar())
-    while step < config.num_steps:
-        if stack.due:
-            stack.save(plans, step, ensemble)
-        ensemble.set_learning_rate(config.learning_rate * config.lr_decay ** (step // config.lr_every))
-        places = balanced_places(keys, step, config.num_points, config.num_samples)
-        drawn = samples.gather(1, places[..., None].expand(-1, -1, 4))  # (M, num_points, 4)
-        losses = ensemble.step(drawn[..., :3], drawn[..., 3])
-        step += 1
-        bar.update()
-        if step % SHOWN_EVERY == 0:
-            bar.set_postfix(loss=f"{losses.mean():.1e}")
-    bar.close()
-    ensemble.refuse_divergence([plan.path for plan in plans])
-    save_fits(config, plans, shapes, ensemble, samples, measured)
-    stack.remove()
+def plan_all(config: Config, net: TargetNet, shapes: list[Path]) -> tuple[list[Plan], dict[Path, str]]:
+    """Return a planned SIREN for each shape, and the input lists."""
+    dataset, folder = dataset_name(config.dataset), config.folders.nets(config.dataset, "siren-adam")
+    protocol = ("num_steps", "num_points", "learning_rate", "lr_decay", "lr_every", "num_stored", "seed")
+    facts = {"dataset": dataset, "hidden": list(config.hidden), **{name: getattr(config, name) for name in protocol}}
+    plans = []
+    for i, shape in enumerate(shapes):
+        path = folder / f"seed{config.seed}-{shape.stem}.safetensors"
+        of_shape = {"shape": shape.stem, "samples": fingerprint_of_file(shape)}
+        plans.append(Plan(i, config.num_steps, path, {**facts, **of_shape}))
+    paths = {shape: plan.path for shape, plan in zip(shapes, plans)}
+    splits = zip(("train", "test"), split_shapes(shapes, config.num_test, config.seed))
+    entries = {split: [Entry(net.architecture, dataset, paths[shape]) for shape in chosen] for split, chosen in splits}
+    return plans, list_texts(config.folders, config.dataset, "mlps", entries)
 
 
 def save_fits(
-    config: Config,
-    plans: list[Plan],
-    shapes: list[Path],
-    ensemble: SirenEnsemble,
-    samples: Tensor,
-    measured: Tensor,
+    config: Config, plans: list[Plan], shapes: list[Path], ensemble: Ensemble, samples: Tensor, measured: Tensor
 ) -> None:
-    """Saves SIRENs with `num_kept` of their samples (M, S, 4) and, among their facts, how close they are to their shapes."""
-    sdf, state = first_of_halves(samples, config.num_kept), ensemble.state()
-    bar = tqdm(list(zip(plans, shapes)), "fits measured", leave=False, disable=hides_bar())
-    for i, (plan, shape) in enumerate(bar):
-        row = ensemble.rows[[i]].detach()
-        keyed = (config.chamfer_points, (config.seed, plan.index))
-        fit = measure_fit(ensemble.nets, row, measured[i], shape.with_suffix(".ply"), config.resolution, *keyed)
+    """Save SIRENs with `num_stored` of their samples (M, S, 4) and, among their facts, how close they are to their shapes."""
+    sdf, state = first_of_halves(samples, config.num_stored), ensemble.state()
+    bar = tqdm(plans, "fits measured", leave=False, disable=hide_bar())
+    for i, plan in enumerate(bar):
+        row, mesh = ensemble.rows[[i]].detach(), shapes[plan.index].with_suffix(".ply")
+        key = (config.seed, plan.index)
+        fit = measure_fit(ensemble.net, row, measured[i], mesh, config.resolution, config.chamfer_points, key)
         bar.set_postfix({name: f"{value:.3f}" for name, value in fit.items()})
         facts = {**plan.facts, **fit, "versions": versions()}
         save_instance(plan.path, {**{name: value[i] for name, value in state.items()}, "sdf": sdf[i]}, facts)

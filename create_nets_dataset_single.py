@@ -31,7 +31,15 @@ from training.runtime import pick_device
 from training.zoo import Ensemble, Zoo, initial_state, plan_instances, save_instances
 
 # How long instances train, in epochs: the original release's 186 candidates.
-PAPER_EPOCHS = (*range(1, 101), *range(102, 201, 2), *range(205, 301, 5), *range(310, 401, 10), *range(425, 501, 25), 550, 600)
+PAPER_EPOCHS = (
+    *range(1, 101),
+    *range(102, 201, 2),
+    *range(205, 301, 5),
+    *range(310, 401, 10),
+    *range(425, 501, 25),
+    550,
+    600,
+)
 # In steps of 128 images, of which 49 are an epoch of photos: from 0.3 to 18 epochs, denser towards the long end, where
 # accuracy rises slowly.
 PHOTOS_STEPS = tuple(round(15 * 60 ** (i / 32) ** 0.65) for i in range(33))

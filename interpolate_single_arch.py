@@ -55,7 +55,9 @@ def main(config: Config) -> dict[str, Any]:
     if all_pairs["rank_correlation_mean"] is not None:
         mean, std = all_pairs["rank_correlation_mean"], all_pairs["rank_correlation_std"]
         behind = all_pairs["end_below_strongest_mean"]
-        print(f"{len(pairs)} pairs: rank correlation with gamma {mean:.3f} ± {std:.3f}, end {behind:.2f} points below its target")
+        print(
+            f"{len(pairs)} pairs: rank correlation with gamma {mean:.3f} ± {std:.3f}, end {behind:.2f} points below its target"
+        )
     print(f"{png}, {pdf}")
     return results
 

@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-
-from data.folders import Folders
-from data.load import dataset_name
 from evaluation.embedded import embed_mlps, embed_multi, embed_single
 from evaluation.embedding_map import embedding_map
 from evaluation.multi import MultiConfig
@@ -23,6 +20,9 @@ from evaluation.prep_images import prep_pictures
 from evaluation.report_page import figures, provenance_rows, tables, training_curves, write_report
 from evaluation.single import EvaluationConfig
 from evaluation.sliders import mlp_slider, multi_slider, single_slider
+
+from data.folders import Folders
+from data.load import dataset_name
 from evaluation.summary import SETTINGS, print_summary, read_parts
 from models.errors import InputError
 from training.checkpoints import load_checkpoint

@@ -69,7 +69,11 @@ def main(config: Config) -> dict[str, list[float]]:
     if config.num_measured >= num_samples:
         raise InputError(f"--num-measured {config.num_measured}: instances have {num_samples} samples; give fewer")
     train, measured = train.split_samples(config.num_measured)
-    net, points, outputs = train.nets[0], train.samples[..., :3], outputs_at_samples(train, train.rows)  # (N, S, 3), (N, S)
+    net, points, outputs = (
+        train.nets[0],
+        train.samples[..., :3],
+        outputs_at_samples(train, train.rows),
+    )  # (N, S, 3), (N, S)
 
     model = PrepAutoencoder(config.sizes)
     start_at_instances(model, config.start, train.rows, closeness(outputs, train.samples[..., 3]))

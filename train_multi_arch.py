@@ -109,7 +109,9 @@ def main(config: Config) -> None:
             targets = train[meta_batch(len(train), config.meta_batch, seed, step)]
         rows = add_noise(targets.rows, model.width, config.views, seed, step)  # (M, P)
         with precision:
-            loss, terms = step_losses(config, space, rows, targets.class_ids, x, labels, teacher.logits(batches, step, x))
+            loss, terms = step_losses(
+                config, space, rows, targets.class_ids, x, labels, teacher.logits(batches, step, x)
+            )
         run.descend(loss, targets.paths, **terms)
         if run.validates():
             embeddings = space.encode(val.rows)

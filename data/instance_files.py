@@ -42,7 +42,9 @@ def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raise InputError if the file is missing or does not hold a state dict.
     """
     if not path.is_file():
-        raise InputError(f"no instance file {path}; run the script that made the list again, it creates what is missing")
+        raise InputError(
+            f"no instance file {path}; run the script that made the list again, it creates what is missing"
+        )
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -151,7 +153,9 @@ def siren_widths(state: dict[str, Tensor], where: Path | str) -> tuple[int, ...]
     """Return the widths of the SIREN whose state dict this is. Raise InputError if it is another net's."""
     weights = [value for name, value in state.items() if re.fullmatch(r"mlp\.\d+\.weight", name)]
     if not weights or any(weight.dim() != 2 for weight in weights):
-        raise InputError(f"{where} is not a SIREN: it has no matrices mlp.0.weight, mlp.2.weight, ...; check what it is")
+        raise InputError(
+            f"{where} is not a SIREN: it has no matrices mlp.0.weight, mlp.2.weight, ...; check what it is"
+        )
     return (weights[0].shape[1], *(len(weight) for weight in weights))
 
 

@@ -141,7 +141,9 @@ def architecture_of(kind: str, arguments: list[str], where: str) -> Architecture
     if kind == "siren":
         widths = re.fullmatch(r"l\[?(\d+(?:,\d+)*)\]?", ";".join(arguments))
         if not widths:
-            raise InputError(f"{where}: {kind};{';'.join(arguments)} is not a SIREN; expected siren;lWIDTHS;sDATASET;PATH")
+            raise InputError(
+                f"{where}: {kind};{';'.join(arguments)} is not a SIREN; expected siren;lWIDTHS;sDATASET;PATH"
+            )
         return siren(tuple(int(width) for width in widths[1].split(",")))
     entry = ";".join([kind, *arguments])
     known = {architecture.list_entry: architecture for architecture in ARCHITECTURES.values()}
@@ -285,7 +287,9 @@ def split_alike(ranked: Sequence[T], num_val: int, num_test: int, seed: int) -> 
 def meta_batch(num_nets: int, size: int, seed: int, step: int) -> list[int]:
     """Return the targets of a step: every instance once, in random order, then again in another."""
     positions = range(step * size, (step + 1) * size)
-    orders = {number: stream("meta-batches", seed, number).permutation(num_nets) for number in passes(positions, num_nets)}
+    orders = {
+        number: stream("meta-batches", seed, number).permutation(num_nets) for number in passes(positions, num_nets)
+    }
     return [int(orders[position // num_nets][position % num_nets]) for position in positions]
 
 
@@ -299,7 +303,9 @@ def pair_batch(class_ids: Sequence[int], seed: int, step: int) -> list[int]:
 
     Every instance is shown once, then again in other pairs. Those left over are paired with each other; an odd one is alone.
     """
-    low, high = ([i for i, each in enumerate(class_ids) if (each == min(class_ids)) == first] for first in (True, False))
+    low, high = (
+        [i for i, each in enumerate(class_ids) if (each == min(class_ids)) == first] for first in (True, False)
+    )
     paired = min(len(low), len(high))
     per_pass = paired + -(-(max(len(low), len(high)) - paired) // 2)
     number, position = divmod(step, per_pass)

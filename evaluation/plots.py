@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
 from matplotlib.figure import Figure  # noqa: E402
 
-TARGET, PREDICTED, WEIGHTS, BY_WEIGHTS = "#0072B2", "#D55E00", "#666666", "#009E73"
+TARGET, PREDICTED, WEIGHTS, BY_WEIGHTS, BY_BOTH = "#0072B2", "#D55E00", "#666666", "#009E73", "#CC79A7"
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -32,7 +32,7 @@ SIZE = (3.5, 2.8)  # inches: one column of a two-column paper
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Writes `path` with .pdf and with .png, and returns both."""
+    """Write `path` with .pdf and with .png, and return both."""
     paths = [path.with_suffix(suffix) for suffix in (".pdf", ".png")]
     for each in paths:
         with written_whole(each) as partial:
@@ -42,7 +42,7 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
 
 
 def plot_targets_and_predicted(target: np.ndarray, predicted: np.ndarray, chance: float, title: str) -> Figure:
-    """Fig. 3a/3c: accuracies (percent) of target and predicted instances, sorted by the target's."""
+    """Draw Fig. 3a/3c: accuracies (percent) of target and predicted instances, sorted by the target's."""
     order = np.argsort(target)
     position = np.arange(1, len(target) + 1)
     with plt.rc_context(STYLE):
@@ -62,7 +62,7 @@ def plot_targets_and_predicted(target: np.ndarray, predicted: np.ndarray, chance
 
 
 def plot_interpolation(gamma: np.ndarray, latent: np.ndarray, weights: np.ndarray, chance: float, title: str) -> Figure:
-    """Fig. 3b/3d: accuracies (percent) along the line from the weakest to the strongest test instance."""
+    """Draw Fig. 3b/3d: accuracies (percent) along the line from the weakest to the strongest test instance."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=SIZE)
         axes.plot(gamma, latent, "-D", color=PREDICTED, markersize=4, label="latent")
@@ -88,11 +88,11 @@ def plot_objectives(
     chance: float,
     title: str,
 ) -> Figure:
-    """Distillation, and the best and last NetSpace of another objective: test instances, the line, accuracy against weights.
+    """Draw NetSpaces of several objectives: their test instances, the line, and the error of accuracy against that of weights.
 
-    `target` are the targets' accuracies (percent), `averaged` those of averaged weights at `gamma`. `predicted` has, in
-    this order, each NetSpace's "predicted_accuracy", "weight_error" and "line_accuracy"; `mean_error` is the weight error
-    of the mean of the training instances.
+    `target` are the targets' accuracies (percent), `averaged` those of averaged weights at `gamma`. `predicted` has, by name,
+    "predicted_accuracy", "weight_error" and "line_accuracy": that trained by behaviour, the best and the last trained by
+    weights, and that trained by both, if there is one. `mean_error` is the weight error of the mean training instance.
     """
     order = np.argsort(target)
     position = np.arange(1, len(target) + 1)
@@ -100,6 +100,7 @@ def plot_objectives(
         dict(color=PREDICTED, marker="D", markersize=4),
         dict(color=BY_WEIGHTS, marker="^", markersize=5, markerfacecolor="none"),
         dict(color=BY_WEIGHTS, marker="v", markersize=4.5),
+        dict(color=BY_BOTH, marker="x", markersize=4.5),
     )
     with plt.rc_context({**STYLE, "axes.titlesize": 9}):
         figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.9))
@@ -129,17 +130,18 @@ def plot_objectives(
 
 
 def draw_chance(axes: plt.Axes, chance: float) -> None:
+    """Draw the accuracy of guessing (percent)."""
     axes.axhline(chance, color="black", linewidth=0.8, linestyle=":", label="chance")
 
 
 def near_square(num_elements: int) -> tuple[int, int]:
-    """The factors of `num_elements` nearest to each other, (rows, columns), rows <= columns."""
+    """Return the factors of `num_elements` nearest to each other, (rows, columns), rows <= columns."""
     rows = next(rows for rows in range(math.isqrt(num_elements), 0, -1) if num_elements % rows == 0)
     return rows, num_elements // rows
 
 
 def plot_preps(target: np.ndarray, predicted: np.ndarray, title: str) -> Figure:
-    """S Fig. 5 and 6: a target and its predicted PRep (H, W), each reshaped to near-square, on one colour range.
+    """Draw S Fig. 5 and 6: a target and its predicted PRep (H, W), each reshaped to near-square, on one colour range.
 
     The range runs from the 1st to the 99th percentile of what this figure shows.
     """
@@ -158,6 +160,7 @@ def plot_preps(target: np.ndarray, predicted: np.ndarray, title: str) -> Figure:
 
 
 def color_of(class_id: int) -> str:
+    """Return the colour of an architecture."""
     return CLASS_COLORS[class_id % len(CLASS_COLORS)]
 
 
@@ -170,7 +173,7 @@ def plot_several_architectures(
     chance: float,
     title: str,
 ) -> Figure:
-    """Fig. 5 left: accuracies (percent) of target and predicted instances, sorted by ClassId, in the architecture's colour.
+    """Draw Fig. 5 left: accuracies (percent) of target and predicted instances, sorted by ClassId, in the architecture's colour.
 
     A predicted instance has the colour of its predicted ClassId, and a cross where that is wrong.
     """
@@ -208,7 +211,7 @@ def plot_line_of_architectures(
     chance: float,
     title: str,
 ) -> Figure:
-    """Fig. 5 centre and right: accuracy (percent) along a line of embeddings, in the predicted architecture's colour.
+    """Draw Fig. 5 centre and right: accuracy (percent) along a line of embeddings, in the predicted architecture's colour.
 
     Circles are the ends, stars the gammas of the interpolation loss.
     """
@@ -239,7 +242,7 @@ def plot_line_of_architectures(
 
 
 def plot_search(curves: dict[str, tuple[np.ndarray, np.ndarray]], colors: list[str], title: str) -> Figure:
-    """Latent space optimization: validation accuracy (percent) over steps, one curve (steps, accuracies) a name."""
+    """Draw latent space optimization: validation accuracy (percent) over steps, one curve (steps, accuracies) a name."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=SIZE)
         for (name, (steps, accuracies)), color in zip(curves.items(), colors):

@@ -292,6 +292,7 @@ def print_summary(run_dir: Path) -> None:
     for path in sorted(run_dir.glob("*.png")):
         print(f"  {path}  (and .pdf)")
 
+
 # Latent space optimization
 
 

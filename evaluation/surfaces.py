@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 from torch import Tensor
 
+from data.streams import stream
 from models.errors import InputError
 
 CHUNK = 32_768  # points evaluated at once; a SIREN holds a few tensors (instances, points, width) of them
@@ -97,6 +98,18 @@ def mesh_facts(mesh: trimesh.Trimesh) -> dict[str, float | int]:
     return {"volume": volume, "pieces": int(mesh.body_count), "faces": len(mesh.faces)}
 
 
+def facts_along(
+    meshes: list[trimesh.Trimesh], ends: list[trimesh.Trimesh], chamfer_points: int, key: tuple[int, ...]
+) -> dict[str, list]:
+    """Return, by gamma, volume, pieces, and Chamfer distance to the surfaces of the two ends (None where one is empty)."""
+    facts = [mesh_facts(mesh) for mesh in meshes]
+    along: dict[str, list] = {name: [each[name] for each in facts] for name in ("volume", "pieces")}
+    for which, end in zip(("start", "end"), ends):
+        distances = [chamfer_distance(mesh, end, chamfer_points, key) for mesh in meshes]
+        along[f"chamfer_to_{which}"] = [None if np.isnan(each) else each for each in distances]
+    return along
+
+
 def chamfer_distance(a: trimesh.Trimesh, b: trimesh.Trimesh, num_points: int, key: tuple[int, ...]) -> float:
     """Symmetric Chamfer distance of two surfaces, in units: ½ (mean_p min_q |p - q| + mean_q min_p |q - p|).
 
@@ -106,6 +119,8 @@ def chamfer_distance(a: trimesh.Trimesh, b: trimesh.Trimesh, num_points: int, ke
     """
     if not len(a.faces) or not len(b.faces):
         return float("nan")
-    rng = np.random.default_rng(key)  # one for both: the same draws on similar meshes would give too small a distance
+    rng = stream(
+        "points on surfaces", *key
+    )  # one for both: the same draws on similar meshes would give too small a distance
     p, q = (trimesh.sample.sample_surface(mesh, num_points, seed=rng)[0] for mesh in (a, b))
     return float(cKDTree(q).query(p)[0].mean() + cKDTree(p).query(q)[0].mean()) / 2

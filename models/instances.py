@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from functools import lru_cache
+from functools import cache
 from typing import Literal
 
 import torch
@@ -39,7 +39,9 @@ def run_instances(module: nn.Module, state: dict[str, Tensor], inputs: Tensor, o
         )
     if form == "vmap":
         run = vmap(
-            lambda state, x: functional_call(module, state, (x,)), (0, 0 if own_inputs else None), randomness="different"
+            lambda state, x: functional_call(module, state, (x,)),
+            (0, 0 if own_inputs else None),
+            randomness="different",
         )
         return run(state, inputs)
     if form == "batch":
@@ -160,7 +162,7 @@ def _check_fusion(net: TargetNet) -> None:
             )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _folds(architecture: Architecture, input_shape: tuple[int, ...], num_outputs: int) -> bool:
     """Return whether instances may be folded into channels and into the batch; if not, vmap computes them.
 
@@ -200,7 +202,9 @@ def _folds(architecture: Architecture, input_shape: tuple[int, ...], num_outputs
             reason = "vmap gives other outputs"
         except Exception as error:  # likewise
             reason = " ".join(str(error).split())[:200]
-    raise InputError(f"{architecture.name}: instances cannot be computed side by side ({reason}); use layers that vmap knows")
+    raise InputError(
+        f"{architecture.name}: instances cannot be computed side by side ({reason}); use layers that vmap knows"
+    )
 
 
 class TargetNets:
@@ -260,5 +264,3 @@ class TargetNets:
             order += indices
             outputs.append(net.run(rows if len(indices) == len(rows) else rows[indices], inputs))
         return torch.cat(outputs)[sorted(range(len(order)), key=order.__getitem__)]
-
-

@@ -2,8 +2,9 @@
 
 import contextlib
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -33,23 +34,38 @@ from data.photos import load_photos
 from models.prep_autoencoder import Sizes
 
 
+Config = TypeVar("Config")
+
+
+def changed(config: Config, **changes: Any) -> Config:
+    """Return a config with other constants, whatever group they are in."""
+    own = {field.name for field in fields(config)}
+    groups = {name: getattr(config, name) for name in own - {"folders", "sizes"} if is_dataclass(getattr(config, name))}
+    direct = {name: changes.pop(name) for name in own & set(changes)}
+    for name, group in groups.items():
+        inside = {field.name: changes.pop(field.name) for field in fields(group) if field.name in changes}
+        direct.setdefault(name, replace(group, **inside))
+    assert not changes, f"{type(config).__module__} has no {', '.join(changes)}"
+    return replace(config, **direct)
+
+
 def folders(root: Path) -> Folders:
     return Folders(root / "data", root / "lists", root / "runs")
 
 
 def create_config(root: Path, **changes) -> create_nets_dataset_single.Config:
     small = dict(num_train=6, num_val=3, num_test=4, lengths=(2, 30, 80), seed=5)
-    return replace(create_nets_dataset_single.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
+    return changed(create_nets_dataset_single.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
 
 
 def train_config(root: Path, **changes) -> train_single_arch.Config:
     sizes = Sizes((8, 640), emb_size=256, grid=16, row_length=64, row_channels=32)
-    small = dict(sizes=sizes, image_batch=128, num_epochs=2, validate_every=1)
-    return replace(train_single_arch.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
+    small = dict(sizes=sizes, image_batch=128, num_steps=98, validate_every=49)
+    return changed(train_single_arch.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
 
 
 def look_config(script, root: Path, **changes):
-    return replace(script.PRESETS["photos"], folders=folders(root), **changes)
+    return changed(script.PRESETS["photos"], folders=folders(root), **changes)
 
 
 def few_photos() -> ImageSet:
@@ -66,16 +82,16 @@ def few_photos() -> ImageSet:
 def create_multi_config(root: Path, **changes) -> create_nets_dataset_multi.Config:
     small = dict(num_train=(3, 2, 2, 3), num_train_missing=(2, 3), num_val=2, num_test=2, side_by_side=4, seed=5)
     short = dict(
-        num_epochs=(4, 4, 4, 4), teacher_epochs=4, lr_drops=(0.5, 0.75), look_from=0.5, look_every=1, image_batch=128
+        num_epochs=(4, 4, 4, 4), teacher_epochs=4, lr_drops=(0.5, 0.75), validate_from=0.5, validate_every=1, image_batch=128
     )
     preset = create_nets_dataset_multi.PRESETS["photos"]
-    return replace(preset, **{**small, **short, "folders": folders(root), **changes})
+    return changed(preset, **{**small, **short, "folders": folders(root), **changes})
 
 
 def train_multi_config(root: Path, **changes) -> train_multi_arch.Config:
     sizes = Sizes((8, 3696), emb_size=256, grid=16, row_length=64, row_channels=32)
-    small = dict(sizes=sizes, image_batch=128, num_epochs=3, validate_every=1)
-    return replace(train_multi_arch.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
+    small = dict(sizes=sizes, image_batch=128, num_steps=24, validate_every=8)
+    return changed(train_multi_arch.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
 
 
 def search_config(script, root: Path, **changes):
@@ -86,7 +102,7 @@ def search_config(script, root: Path, **changes):
 def run_all_multi(root: Path) -> Path:
     """Runs every script of the multi-architecture experiments, seen and unseen, and returns the dataset's run folder."""
     create_nets_dataset_single.main(create_config(root))
-    train_single_arch.main(train_config(root, num_epochs=20))
+    train_single_arch.main(train_config(root, num_steps=980, validate_every=98))
     create_nets_dataset_multi.main(create_multi_config(root))
     for setting in ("multi", "missing"):
         train_multi_arch.main(train_multi_config(root, setting=setting))
@@ -102,19 +118,19 @@ def run_all_multi(root: Path) -> Path:
 
 def create_mlp_config(root: Path, **changes) -> create_mlp_dataset.Config:
     small = dict(hidden=(16, 16), num_shapes=6, num_test=2, num_samples=800, num_steps=120, num_points=64, lr_every=8)
-    small |= dict(learning_rate=1e-2, num_kept=200, resolution=16, chamfer_points=500, side_by_side=4)
-    return replace(create_mlp_dataset.PRESETS["chairs"], **{**small, "folders": folders(root), **changes})
+    small |= dict(learning_rate=1e-2, num_stored=200, resolution=16, chamfer_points=500, side_by_side=4)
+    return changed(create_mlp_dataset.PRESETS["chairs"], **{**small, "folders": folders(root), **changes})
 
 
 def train_mlps_config(root: Path, **changes) -> train_mlps.Config:
     sizes = Sizes((8, 48), emb_size=64, grid=4, row_length=32, row_channels=8)
-    small = dict(sizes=sizes, meta_batch=2, num_points=64, num_measured=50, num_epochs=6, validate_every=2)
-    return replace(train_mlps.PRESETS["chairs"], **{**small, "folders": folders(root), **changes})
+    small = dict(sizes=sizes, meta_batch=2, num_points=64, num_measured=50, num_steps=12, validate_every=4)
+    return changed(train_mlps.PRESETS["chairs"], **{**small, "folders": folders(root), **changes})
 
 
 def interpolate_mlps_config(root: Path, **changes) -> interpolate_mlps.Config:
     small = dict(num_pairs=2, num_gammas=3, resolution=16, chamfer_points=500)
-    return replace(interpolate_mlps.PRESETS["chairs"], **{**small, "folders": folders(root), **changes})
+    return changed(interpolate_mlps.PRESETS["chairs"], **{**small, "folders": folders(root), **changes})
 
 
 def run_all_mlps(root: Path) -> Path:
@@ -126,7 +142,7 @@ def run_all_mlps(root: Path) -> Path:
 
 
 def run_comparison(root: Path) -> dict:
-    """Trains by weights what `run_all` trained by distillation, and compares."""
+    """Train by weights what `run_all` trained by behaviour, and compare."""
     train_single_arch.main(train_config(root, objective="weights"))
     return compare_objectives.main(look_config(compare_objectives, root))
 
@@ -156,7 +172,7 @@ def import_config(root: Path, **changes) -> import_instances.Config:
     source = root / "runs" / "photos" / "nets" / "resnet8-adam"
     preset = import_instances.PRESETS["photos"]
     small = dict(source=source, num_val=2, num_test=2, folders=folders(root / "imports"))
-    return replace(preset, **{**small, **changes})
+    return changed(preset, **{**small, **changes})
 
 
 def run_each_script(root: Path) -> dict[str, Ran]:
@@ -173,7 +189,7 @@ def run_each_script(root: Path) -> dict[str, Ran]:
         (train_single_arch, train_config(root, objective="weights")),
         (compare_objectives, look_config(compare_objectives, root)),
         (create_nets_dataset_multi, create_multi_config(root, **few, **short)),
-        (train_multi_arch, train_multi_config(root, num_epochs=1)),
+        (train_multi_arch, train_multi_config(root, num_steps=8)),
         (eval_multi, look_config(eval_multi, root)),
         (interpolate_multi_arch, look_config(interpolate_multi_arch, root, num_points=5)),
         (train_latspace_single, search_config(train_latspace_single, root, **search)),

@@ -39,7 +39,6 @@ from training.runtime import constants_of, deferred_signals, lock_folder, stop, 
 PATIENCE = 30 * 60
 
 
-
 @dataclass(frozen=True)
 class Plan:
     """One instance to be trained. A file is this instance if its facts agree with `facts`."""
@@ -280,7 +279,9 @@ class Zoo:
         number_of_stacks = -(-len(plans) // self.size)
         if number_of_stacks < min(num_ranks(), len(plans)):
             fewer = -(-len(plans) // num_ranks())
-            print(f"{number_of_stacks} stacks for {num_ranks()} ranks; --side-by-side {fewer} gives work to more of them")
+            print(
+                f"{number_of_stacks} stacks for {num_ranks()} ranks; --side-by-side {fewer} gives work to more of them"
+            )
         self.trained = 0
         for number in range(number_of_stacks):
             self.turn += 1
@@ -315,7 +316,9 @@ class Zoo:
         folders = {plan.path.parent for plan in plans}
         written, since = [], time.monotonic()
         while missing := sum(not plan.path.is_file() for plan in plans):
-            now = [folder.stat().st_mtime_ns if folder.is_dir() else 0 for folder in folders]  # checkpoints change it too
+            now = [
+                folder.stat().st_mtime_ns if folder.is_dir() else 0 for folder in folders
+            ]  # checkpoints change it too
             if now != written:
                 written, since = now, time.monotonic()
             if time.monotonic() - since > patience:

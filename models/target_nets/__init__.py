@@ -6,7 +6,7 @@ holds. An architecture without batch norm has one form.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, partial
 
 from torch import nn
 
@@ -84,7 +84,7 @@ def architectures_by_class_id() -> list[Architecture]:
     return chosen
 
 
-@lru_cache(maxsize=None)
+@cache
 def siren(widths: tuple[int, ...] = (3, 256, 256, 1)) -> Architecture:
     """Return the SIREN of these widths, which takes points (3,). Raise InputError for widths that are not a SIREN's."""
     check_widths(widths)
