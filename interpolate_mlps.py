@@ -26,10 +26,9 @@ from data.load import dataset_name
 from data.mlps import load_mlps
 from evaluation.correlation import correlation
 from evaluation.interpolation import interpolate
-from evaluation.meshes import chamfer_distance, level_sets, mesh_facts
 from evaluation.plots import PREDICTED, WEIGHTS, save_figure
-from evaluation.shape_page import write_shape_page
-from evaluation.shape_plots import ShapeRow, plot_shape_rows, write_meshes
+from evaluation.shape_figures import ShapeRow, plot_shape_rows, write_meshes, write_shape_page
+from evaluation.surfaces import chamfer_distance, level_sets, mesh_facts
 from models.errors import InputError
 from models.prep import pack, unpack
 from models.siren import SirenNets

@@ -10,7 +10,7 @@ from torch import Tensor
 from data.instance_files import read_instance
 from data.mlps import SdfNetsDataset
 from data.plans import Plan
-from evaluation.meshes import chamfer_distance, level_set
+from evaluation.surfaces import chamfer_distance, level_set
 from models.prep import pack, unpack
 from models.prep_autoencoder import PrepAutoencoder
 from models.siren import SirenNets

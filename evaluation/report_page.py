@@ -10,8 +10,8 @@ from plotly.offline import get_plotlyjs
 
 from data.files import read_text, write_text
 from evaluation.prep_images import DIFFERENCES, PARAMETERS, data_uri
-from evaluation.shape_views import SCRIPT as VIEWS_SCRIPT
-from evaluation.shape_views import SLIDER_SCRIPT
+from evaluation.shape_figures import SCRIPT as VIEWS_SCRIPT
+from evaluation.shape_figures import SLIDER_SCRIPT
 from evaluation.sliders import curve
 from evaluation.summary import PAPER, Part, as_text, numbers_of
 from models.errors import InputError

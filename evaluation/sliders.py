@@ -12,10 +12,10 @@ import torch
 
 from evaluation.embedded import Embedded
 from evaluation.embedding_map import look_of
-from evaluation.meshes import level_sets
 from evaluation.plots import PREDICTED, WEIGHTS
 from evaluation.prep_images import line_pictures
-from evaluation.shape_views import mesh_trace
+from evaluation.shape_figures import mesh_trace
+from evaluation.surfaces import level_sets
 from models.siren import SirenNets
 
 Spec = dict[str, Any]  # what the page's JavaScript draws
