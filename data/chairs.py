@@ -1,22 +1,26 @@
 """`chairs`: procedural chairs of random parts and sizes, with the exact signed distance of their boxes' union.
 
-Boxes are (K, 2, 3): lower and upper corners; x to the right, y up, z to the front. Sizes are in units of about half a
-metre until `chair_boxes` normalizes them. Every part and every gap is at least 0.12 of them wide, which is 0.08 of the
-unit sphere's radius: SIRENs as small as those of `chairs` lose what is thinner.
+Boxes are (K, 2, 3) float64: lower and upper corners; x points right, y up, z to the front. One unit is about half a
+metre until `chair_boxes` normalizes it. Every part and every gap is at least 0.12 units wide, which is 0.08 of the unit
+sphere's radius: SIRENs as small as those of `chairs` lose thinner parts.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import trimesh
+from manifold3d import Manifold, OpType
 from tqdm import tqdm
 
-from data.boxes import union_distance, union_mesh
 from data.files import written_whole
+from data.meshes import signed_distance
 from data.sdf_samples import check_made_with, is_made, sample_points, split_by_sign, unit_sphere, write_samples
+from data.streams import stream
 
-THIN, THICK = 0.12, 0.2
-ARMS = 0.45  # share of the chairs that have arm rests
+THIN, THICK = 0.12, 0.2  # units, the limits of many parts' widths
+ARMS = 0.45  # fraction of the chairs that have arm rests
+STEP = 2.0**-20  # of a union's coordinates
 
 
 @dataclass(frozen=True)
@@ -27,19 +31,33 @@ class Seat:
     top: float
 
 
+def union_mesh(boxes: np.ndarray) -> trimesh.Trimesh:
+    """Return the surface of a union of boxes (K, 2, 3): closed, normals outward, vertices float64.
+
+    Coordinates are rounded to multiples of STEP, 1e-6. Boxes may touch, overlap or contain each other.
+    """
+    # On multiples of STEP, Manifold's sums are exact. An error of one bit parts two faces that touch, which leaves a wall
+    # inside the union. trimesh's own union rounds to float32 and has triangles too thin for a normal.
+    lower, upper = np.moveaxis(np.round(boxes / STEP) * STEP, 1, 0)
+    solids = [Manifold.cube(tuple(size)).translate(tuple(corner)) for size, corner in zip(upper - lower, lower)]
+    # as_original lets simplify join the flat faces of different boxes
+    union = Manifold.batch_boolean(solids, OpType.Add).as_original().simplify(0).to_mesh64()
+    return trimesh.Trimesh(union.vert_properties, union.tri_verts.astype(np.int64), process=False)
+
+
 def box(x: tuple[float, float], y: tuple[float, float], z: tuple[float, float]) -> np.ndarray:
     return np.array([x, y, z], dtype=np.float64).T
 
 
 def both_sides(part: np.ndarray) -> list[np.ndarray]:
-    """A part and its mirror image across x = 0."""
+    """Return a part and its mirror image across x = 0."""
     mirrored = part.copy()
     mirrored[:, 0] = -part[::-1, 0]
     return [part, mirrored]
 
 
 def legs(seat: Seat, rng: np.random.Generator) -> list[np.ndarray]:
-    """Four legs, alone, or joined on either side by a bar half way up or by a runner on the floor."""
+    """Return four legs. A bar half way up or a runner on the floor may join the two of either side."""
     side, inset = rng.uniform((THIN, 0), (THICK, 0.1))
     x = (seat.half_width - inset - side, seat.half_width - inset)
     z = seat.half_depth - inset
@@ -52,7 +70,7 @@ def legs(seat: Seat, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def pedestal(seat: Seat, rng: np.random.Generator) -> list[np.ndarray]:
-    """A column, on a plate or on a cross."""
+    """Return a column on a plate or on a cross."""
     column, reach, thick = rng.uniform((0.08, 0.65, THIN), (0.16, 0.95, 0.16))
     x, z = reach * seat.half_width, reach * seat.half_depth
     feet = [(x, z)] if rng.integers(2) else [(x, column), (column, z)]
@@ -71,7 +89,7 @@ def solid_back(x: float, y: tuple[float, float], z: tuple[float, float], rng: np
 
 
 def ladder_back(x: float, y: tuple[float, float], z: tuple[float, float], rng: np.random.Generator) -> list[np.ndarray]:
-    """Two posts and slats across, the last at the top."""
+    """Return two posts and slats across. The last slat is at the top."""
     post, gap = rng.uniform((THIN, THIN), (0.18, 0.25))
     tops = np.arange(y[1], y[0] + gap + THIN, -(gap + THIN))
     posts = both_sides(box((x - post, x), y, z))
@@ -81,7 +99,7 @@ def ladder_back(x: float, y: tuple[float, float], z: tuple[float, float], rng: n
 def spindle_back(
     x: float, y: tuple[float, float], z: tuple[float, float], rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Two posts, a rail at the top, and as many upright slats as fit between them."""
+    """Return two posts, a rail at the top, and as many upright slats as fit between the posts."""
     post, rail = rng.uniform((THIN, THIN), (0.16, 0.25))
     between = 2 * (x - post)
     num = int((between - THIN) / (2 * THIN))
@@ -91,7 +109,7 @@ def spindle_back(
 
 
 def raised_back(x: float, y: tuple[float, float], z: tuple[float, float], rng: np.random.Generator) -> list[np.ndarray]:
-    """A panel above a gap, held by two posts or by one in the middle."""
+    """Return a panel above a gap, on two posts or on one in the middle."""
     bottom = y[0] + rng.uniform(0.35, 0.6) * (y[1] - y[0])
     panel = box((-x, x), (bottom, y[1]), z)
     post = rng.uniform(THIN, THICK)
@@ -101,7 +119,7 @@ def raised_back(x: float, y: tuple[float, float], z: tuple[float, float], rng: n
 
 
 def arm_rests(seat: Seat, rng: np.random.Generator) -> list[np.ndarray]:
-    """From the back forward, as a panel down to the seat or on a post at the front."""
+    """Return two arm rests from the back forward: panels down to the seat, or bars on a post at the front."""
     thick, height, reach = rng.uniform((THIN, 0.32, 0.5), (0.18, 0.48, 0.95))
     x = (seat.half_width - thick, seat.half_width)
     back, front, top = -seat.half_depth, reach * seat.half_depth, seat.top + height
@@ -115,9 +133,8 @@ BASES = (legs, legs, pedestal, side_panels)
 BACKS = (solid_back, ladder_back, spindle_back, raised_back)
 
 
-def chair_boxes(key: tuple[int, ...]) -> np.ndarray:
-    """The chair of a key, (K, 2, 3) float64, normalized to the unit sphere: one piece, symmetric left-right."""
-    rng = np.random.default_rng(key)
+def chair_boxes(rng: np.random.Generator) -> np.ndarray:
+    """Return a random chair, (K, 2, 3) float64, normalized to the unit sphere: one piece, symmetric left-right."""
     half_width, half_depth, under, thick = rng.uniform((0.36, 0.36, 0.4, THIN), (0.62, 0.58, 0.9, 0.22))
     seat = Seat(half_width, half_depth, under, under + thick)
     has_arms = rng.random() < ARMS
@@ -136,19 +153,20 @@ def chair_boxes(key: tuple[int, ...]) -> np.ndarray:
 
 
 def make_chairs(folder: Path, num: int, seed: int, num_samples: int) -> list[Path]:
-    """Writes `chair-000.npz` and `.ply`, ..., those that are not there yet, and returns the paths of the `.npz`.
+    """Write the `chair-000.npz` and `.ply`, ... that the folder lacks. Return the paths of all `num` `.npz`.
 
-    A chair depends on the seed and on its own number, not on how many there are. Raises InputError if the folder's chairs
-    were made with another seed or number of samples.
+    A chair depends on the seed and on its number, not on how many chairs there are. Distances are in units of the sphere
+    that the chair is normalized to. Raise InputError if the folder's chairs were made with another seed or number of
+    samples.
     """
     check_made_with(folder, {"seed": seed, "num_samples": num_samples})
     paths = [folder / f"chair-{i:03d}.npz" for i in range(num)]
     missing = [i for i, path in enumerate(paths) if not is_made(path)]
     for i in tqdm(missing, "chairs", leave=False, disable=None):
-        boxes = chair_boxes((seed, i))
-        mesh = union_mesh(boxes)
-        points = sample_points(mesh, num_samples, np.random.default_rng((seed, i, 1)))
+        rng = stream("chair", seed, i)
+        mesh = union_mesh(chair_boxes(rng))
+        points = sample_points(mesh, num_samples, rng)
         with written_whole(paths[i].with_suffix(".ply")) as partial:
             mesh.export(partial)
-        write_samples(paths[i], split_by_sign(points, union_distance(boxes, points)))
+        write_samples(paths[i], split_by_sign(points, signed_distance(mesh, points, clean=True)))
     return paths

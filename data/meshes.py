@@ -1,7 +1,8 @@
-"""A folder of one's own meshes made into SDF samples, in parallel over the files.
+"""SDF samples of a folder of meshes, in parallel over the files.
 
-Holes, self-intersections and loose pieces are fine: inside is where the winding number is above a half. The distance is
-to the nearest triangle, also to one that lies within the shape. Meshes keep their orientation; figures show y upward.
+Meshes may have holes, self-intersections and loose pieces: inside is where the winding number is above a half. The
+distance is to the nearest triangle, even if that triangle lies within the shape. Meshes are not rotated. Figures show y
+upward.
 """
 
 import multiprocessing
@@ -21,30 +22,31 @@ from tqdm import tqdm
 
 from data.files import written_whole
 from data.sdf_samples import check_made_with, is_made, sample_points, split_by_sign, unit_sphere, write_samples
+from data.streams import stream
 from models.errors import InputError
 
 SUFFIXES = (".glb", ".obj", ".off", ".ply", ".stl")
 
 
 def read_mesh(path: Path) -> trimesh.Trimesh:
-    """All meshes of a file as one, normalized to the unit sphere as in DeepSDF, without triangles of no area.
+    """Return all meshes of a file as one, normalized to the unit sphere as in DeepSDF, without triangles of no area.
 
-    Raises InputError if the file is unreadable, holds no triangles or vertices that are not finite, or has no area.
+    Raise InputError if the file is unreadable, has no triangles, has vertices that are not finite, or has no area.
     """
     try:
         mesh = trimesh.load_scene(path, process=False, skip_materials=True).to_mesh()
     except Exception as error:  # what a broken file raises depends on its bytes
         raise InputError(f"{path} cannot be read as a mesh ({type(error).__name__}); replace or remove it") from None
     if not len(mesh.faces):
-        raise InputError(f"{path} holds no triangles; replace or remove it")
+        raise InputError(f"{path} has no triangles; replace or remove it")
     if not np.isfinite(mesh.vertices).all():
         raise InputError(f"{path} has vertices that are not finite; replace or remove it")
-    vertices = mesh.vertices[np.unique(mesh.faces)]  # those of no triangle do not count
+    vertices = mesh.vertices[np.unique(mesh.faces)]  # vertices of no triangle do not count
     if not np.ptp(vertices, axis=0).any():
         raise InputError(f"{path} has no area; replace or remove it")
     centre, scale = unit_sphere(vertices)
     mesh = trimesh.Trimesh((mesh.vertices - centre) * scale, mesh.faces, process=False)
-    mesh.merge_vertices()  # .stl has each corner of each triangle anew
+    mesh.merge_vertices()  # .stl repeats each corner for each triangle
     mesh.update_faces(mesh.nondegenerate_faces())
     mesh.remove_unreferenced_vertices()
     if not len(mesh.faces):
@@ -52,20 +54,30 @@ def read_mesh(path: Path) -> trimesh.Trimesh:
     return mesh
 
 
-def signed_distance(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
-    """(N,) float64 for points (N, 3): distance to the nearest triangle, negative where the winding number is above a half."""
-    points = points.astype(np.float64)
+def signed_distance(mesh: trimesh.Trimesh, points: np.ndarray, clean: bool = False) -> np.ndarray:
+    """Return the distance of points (N, 3) to the nearest triangle, (N,) float64, negative inside.
+
+    A point is inside where the absolute winding number is above a half. `clean` says that the mesh is closed, faces
+    outward and does not cross itself. The sign then comes from the normals at the nearest point, which is exact for such
+    a mesh and several times faster.
+    """
+    points = np.asarray(points, np.float64)
     triangles = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
-    # libigl's own signs of this kind multiply the distance by 1 - 2|w|, which is not -1 within an overlap nor near a hole
+    if clean:
+        return igl.signed_distance(points, *triangles, sign_type=igl.SIGNED_DISTANCE_TYPE_PSEUDONORMAL)[0]
+    # libigl's signs by winding number multiply the distance by 1 - 2|w|, which is not -1 within an overlap nor near a hole
     distances, *_ = igl.signed_distance(points, *triangles, sign_type=igl.SIGNED_DISTANCE_TYPE_UNSIGNED)
     winding = igl.fast_winding_number(*triangles, points)
     return np.where(np.abs(winding) > 0.5, -distances, distances)
 
 
 def prepare_mesh(source: Path, target: Path, num_samples: int, seed: int) -> None:
-    """Writes the samples and the normalized mesh of one file. Raises InputError like read_mesh, and if there is no inside."""
+    """Write the samples and the normalized mesh of one file.
+
+    Raise InputError like read_mesh, and if no sample is inside.
+    """
     mesh = read_mesh(source)
-    rng = np.random.default_rng((seed, zlib.crc32(source.stem.encode())))
+    rng = stream("points of a mesh", seed, zlib.crc32(source.stem.encode()))
     points = sample_points(mesh, num_samples, rng)
     samples = split_by_sign(points, signed_distance(mesh, points))
     if not len(samples.negative):
@@ -76,12 +88,12 @@ def prepare_mesh(source: Path, target: Path, num_samples: int, seed: int) -> Non
 
 
 def list_meshes(source: Path) -> list[Path]:
-    """The mesh files of a folder by name. Raises InputError if there are none or two would have one name."""
+    """Return the mesh files of a folder by name. Raise InputError if there are none or two would have one name."""
     if not source.is_dir():
-        raise InputError(f"no folder {source}; name one that holds {' '.join(SUFFIXES)} files")
+        raise InputError(f"no folder {source}; name one that has {' '.join(SUFFIXES)} files")
     files = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise InputError(f"{source} holds no meshes ({' '.join(SUFFIXES)}); add some or name another folder")
+        raise InputError(f"{source} has no meshes ({' '.join(SUFFIXES)}); add some or name another folder")
     by_stem: dict[str, Path] = {}
     for path in files:
         other = by_stem.setdefault(path.stem, path)
@@ -95,13 +107,17 @@ def is_newer(path: Path, than: Path) -> bool:
 
 
 def prepare_worker() -> None:
-    """libigl would use all cores in every process, Ctrl-C would be answered by each, and all would outlive a killed script."""
+    """Set up a worker process: one thread for libigl, no answer to Ctrl-C, an end with its parent.
+
+    Otherwise every worker would use all cores and print a traceback at Ctrl-C, and all would outlive a killed script.
+    """
     os.environ["IGL_NUM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def end_with_parent() -> None:
+    """Wait for the end of the parent process, then end this one."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -109,14 +125,14 @@ def end_with_parent() -> None:
 
 
 def prepare_meshes(source: Path, out: Path, num_samples: int, seed: int, workers: int | None = None) -> list[Path]:
-    """Writes `NAME.npz` and `NAME.ply` to `out` for the meshes of a folder and returns the paths of the `.npz`, by name.
+    """Write `NAME.npz` and `NAME.ply` to `out` for the meshes of a folder. Return the paths of the `.npz`, by name.
 
-    What is there and newer than its mesh is not made again. A file that cannot be used is named on stderr, with the reason,
-    and left out; what comes out depends on the seed and on the file's name, not on the other files nor on the number of
-    worker processes (as many as cores, unless given).
+    A shape that exists and is newer than its mesh is not made again. A file that cannot be used is left out, and a line
+    on stderr names it with the reason. A shape depends on the seed and on its file's name and content, not on the other
+    files nor on the number of worker processes. There are as many workers as cores unless `workers` is given.
 
-    Raises InputError if no file can be used, if two have the same name, if `out` is the folder itself, or if `out`'s shapes were
-    made with another seed or number of samples.
+    Raise InputError if no file can be used, if two have the same name, if `out` is the folder itself, or if the shapes
+    in `out` were made with another seed or number of samples.
     """
     files = list_meshes(source)
     if out.resolve() == source.resolve():
@@ -135,7 +151,7 @@ def prepare_meshes(source: Path, out: Path, num_samples: int, seed: int, workers
                 job.result()
             except BrokenProcessPool:
                 raise InputError(
-                    f"a process that made samples of a mesh in {source} was ended, for want of memory perhaps; "
+                    f"a process that made samples of a mesh in {source} was ended, perhaps because memory ran out; "
                     f"{file.name} or one soon after it is too large: remove it"
                 ) from None
             except InputError as error:

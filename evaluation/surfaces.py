@@ -1,6 +1,6 @@
-"""Meshes of signed distance functions: zero level sets, what is measured of them, and how far apart two are.
+"""Surfaces of signed distance functions: zero level sets as meshes, their volume and pieces, and Chamfer distances.
 
-Lengths are in the unit of the shapes, which are normalized to the unit sphere; grids cover the cube [-1, 1]^3 around it.
+Shapes are normalized to the unit sphere, and its radius is the unit of length. Grids cover the cube [-1, 1]^3 around it.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,15 @@ from torch import Tensor
 from data.streams import stream
 from models.errors import InputError
 
-CHUNK = 32_768  # points evaluated at once; a SIREN holds a few tensors (instances, points, width) of them
+CHUNK = 32_768  # points evaluated at once: a SIREN needs a few tensors (instances, points, width) of them
 
 
 def grid_points(start: int, end: int, resolution: int, device: torch.device) -> Tensor:
-    """Points start to end (exclusive) of the grid, (end - start, 3) float32, the last axis fastest.
+    """Return points `start` to `end` (exclusive) of the grid, (end - start, 3) float32, the last axis fastest.
 
-    From -1 to 1 on each axis, both included. Indices stay integers: divided as floats they shear the grid.
+    Each axis has `resolution` points from -1 to 1, both included.
     """
+    # indices stay integers: divided as floats, they shear the grid
     axis = (2 * torch.arange(resolution, dtype=torch.float64, device=device) / (resolution - 1) - 1).float()
     index = torch.arange(start, end, device=device)
     return torch.stack([axis[i] for i in torch.unravel_index(index, (resolution,) * 3)], dim=1)
@@ -32,7 +33,7 @@ def grid_points(start: int, end: int, resolution: int, device: torch.device) -> 
 def sample_grid(
     sdfs: Callable[[Tensor], Tensor], resolution: int, device: torch.device, chunk: int = CHUNK
 ) -> np.ndarray:
-    """Distances (M, resolution, resolution, resolution) float32 that `sdfs`, points (N, 3) to (M, N), gives on the grid."""
+    """Return distances (M, resolution, resolution, resolution) float32 of `sdfs`, points (N, 3) to (M, N), on the grid."""
     num_points = resolution**3
     starts = range(0, num_points, chunk)
     pieces = [
@@ -42,10 +43,10 @@ def sample_grid(
 
 
 def mesh_of_grid(distances: np.ndarray) -> trimesh.Trimesh:
-    """The surface of the solid of negative `distances` (R, R, R), its triangles facing outwards.
+    """Return the surface of the solid of negative `distances` (R, R, R). Its triangles face outwards.
 
-    A solid that reaches the cube's faces is cut there, so that every surface is closed and has a volume. Without a
-    sign change there is no surface: the mesh has 0 faces.
+    A solid that reaches the cube's faces is cut there, so that every surface is closed and has a volume. The mesh has 0
+    faces if the distances do not change sign.
     """
     if not distances.min() < 0 <= distances.max():
         return trimesh.Trimesh()
@@ -53,7 +54,7 @@ def mesh_of_grid(distances: np.ndarray) -> trimesh.Trimesh:
     padded = np.pad(distances, 1, constant_values=np.abs(distances).max())
     padded[padded == 0] = 1e-12  # marching cubes tears surfaces that pass through several neighbouring points
     # Where values of neighbouring cells tie, Lewiner's surface may fold onto itself along an edge (1 in 600 grids of random
-    # -1, 0 and 1); Lorensen's then does not, but decides ambiguous cells without looking at their values.
+    # -1, 0 and 1). Lorensen's does not fold there, but it decides ambiguous cells without regard to their values.
     for method in ("lewiner", "lorensen"):
         vertices, faces, _, _ = marching_cubes(padded, 0.0, gradient_direction="descent", method=method)
         mesh = trimesh.Trimesh(np.clip((vertices - 1) * spacing - 1, -1, 1), faces, process=False)
@@ -65,10 +66,10 @@ def mesh_of_grid(distances: np.ndarray) -> trimesh.Trimesh:
 def level_sets(
     sdfs: Callable[[Tensor], Tensor], resolution: int, device: torch.device, chunk: int = CHUNK
 ) -> list[trimesh.Trimesh]:
-    """The zero level sets of M signed distance functions (negative inside) on [-1, 1]^3, as M closed meshes.
+    """Return the zero level sets of M signed distance functions (negative inside) on [-1, 1]^3, as M closed meshes.
 
-    `sdfs` maps points (N, 3) float32 on the device to distances (M, N); it sees resolution^3 points, `chunk` at a time.
-    An instance without a level set gives a mesh of 0 faces. Raises InputError for NaN or infinity.
+    `sdfs` maps points (N, 3) float32 on the device to distances (M, N). It gets resolution^3 points, `chunk` at a time.
+    An instance without a level set gives a mesh of 0 faces. Raise InputError for NaN or infinity.
     """
     distances = sample_grid(sdfs, resolution, device, chunk)
     for i, each in enumerate(distances):
@@ -83,14 +84,14 @@ def level_sets(
 def level_set(
     sdf: Callable[[Tensor], Tensor], resolution: int, device: torch.device, chunk: int = CHUNK
 ) -> trimesh.Trimesh:
-    """level_sets of one function, points (N, 3) to distances (N,)."""
+    """Return the level set of one function, points (N, 3) to distances (N,), as level_sets does."""
     return level_sets(lambda points: sdf(points)[None], resolution, device, chunk)[0]
 
 
 def mesh_facts(mesh: trimesh.Trimesh) -> dict[str, float | int]:
-    """Volume (cubic units), connected pieces (the smallest crumb is one) and faces.
+    """Return the volume (cubic units), the number of connected pieces, however small, and the number of faces.
 
-    An empty mesh has none of them. An open surface, which no level set here is, encloses no volume: NaN.
+    All are 0 for an empty mesh. The volume of an open surface is NaN. No level set here is open.
     """
     if not len(mesh.faces):
         return {"volume": 0.0, "pieces": 0, "faces": 0}
@@ -111,16 +112,15 @@ def facts_along(
 
 
 def chamfer_distance(a: trimesh.Trimesh, b: trimesh.Trimesh, num_points: int, key: tuple[int, ...]) -> float:
-    """Symmetric Chamfer distance of two surfaces, in units: ½ (mean_p min_q |p - q| + mean_q min_p |q - p|).
+    """Return the symmetric Chamfer distance of two surfaces, in units: ½ (mean_p min_q |p - q| + mean_q min_p |q - p|).
 
-    Distances are Euclidean, not squared; p and q are `num_points` points each, drawn on a and then on b, uniformly by
-    area, from `key`. Two drawings of one surface are about ½ √(area / num_points) apart, so that not even a mesh and
-    itself are at 0. NaN if a mesh is empty.
+    Distances are Euclidean, not squared. p and q are `num_points` points each, drawn uniformly by area on a and then on
+    b, from the seed `key`. Two draws on one surface are about ½ √(area / num_points) apart, so that a mesh is not at 0
+    from itself. The distance is NaN if a mesh is empty.
     """
     if not len(a.faces) or not len(b.faces):
         return float("nan")
-    rng = stream(
-        "points on surfaces", *key
-    )  # one for both: the same draws on similar meshes would give too small a distance
+    # One generator for both: equal draws on similar meshes would give too small a distance.
+    rng = stream("points on surfaces", *key)
     p, q = (trimesh.sample.sample_surface(mesh, num_points, seed=rng)[0] for mesh in (a, b))
     return float(cKDTree(q).query(p)[0].mean() + cKDTree(p).query(q)[0].mean()) / 2

@@ -572,7 +572,7 @@ TABLE = {
     ),
     "too few shapes": ("nothing", npz(pos=rows(9), neg=rows(9, -1)), DEEPSDF, "there are 1 shapes"),
     "no folder of meshes": ("nothing", nothing, MESHES, "no folder meshes"),
-    "a folder without meshes": ("nothing", text("meshes/a.txt", ""), MESHES, "holds no meshes"),
+    "a folder without meshes": ("nothing", text("meshes/a.txt", ""), MESHES, "no meshes"),
     "two meshes of one name": (
         "nothing",
         both(text("meshes/a.ply", ""), text("meshes/a.stl", "")),

@@ -23,8 +23,8 @@ import visualize_prep
 from data import load
 from data.nets import Entry, parse_line
 from evaluation.interpolation import interpolate
-from evaluation.meshes import grid_points
 from evaluation.single import Experiment
+from evaluation.surfaces import grid_points
 from models.encoder import Encoder
 from models.errors import InputError
 from models.prep_autoencoder import AT_ONCE, PrepAutoencoder, Sizes

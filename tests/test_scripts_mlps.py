@@ -16,8 +16,8 @@ from data.instance_files import read_instance
 from data.meshes import signed_distance
 from data.mlps import load_mlps
 from data.sdf_samples import balanced, sample_points, split_by_sign, unit_sphere
-from evaluation.meshes import chamfer_distance, level_sets, mesh_facts
 from evaluation.summary import print_summary
+from evaluation.surfaces import chamfer_distance, level_sets, mesh_facts
 from models.errors import InputError
 from models.prep import pack, unpack
 from models.siren import SirenNets

@@ -1,4 +1,4 @@
-"""Boxes, chairs and meshes: distances against slow, obvious ones; surfaces closed; what cannot be used is named."""
+"""Chairs and meshes as signed distances: against slow references in float64; surfaces closed; bad files named."""
 
 import contextlib
 import io
@@ -11,18 +11,18 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.boxes import union_distance, union_mesh
-from data.chairs import chair_boxes, make_chairs
+from data.chairs import STEP, chair_boxes, make_chairs, union_mesh
 from data.meshes import SUFFIXES, prepare_mesh, prepare_meshes, read_mesh, signed_distance
 from data.sdf_samples import read_samples, sample_points
+from data.streams import stream
 from models.errors import InputError
 
-SIDE = 5  # of the grid of unit cubes that the boxes of the slow reference lie on
+SIDE = 5  # of the grid that boxes lie on
 
 
 @st.composite
 def boxes_on_a_grid(draw) -> np.ndarray:
-    """1 to 4 boxes with whole corners from 0 to SIDE: they overlap, touch and contain each other often."""
+    """1 to 4 boxes with whole corners from 0 to SIDE: they often overlap, touch and contain each other."""
     corners = []
     for _ in range(draw(st.integers(1, 4))):
         ends = [sorted(draw(st.lists(st.integers(0, SIDE), min_size=2, max_size=2, unique=True))) for _ in range(3)]
@@ -30,93 +30,122 @@ def boxes_on_a_grid(draw) -> np.ndarray:
     return np.array(corners)
 
 
-def cubes_of(boxes: np.ndarray) -> set[tuple[int, int, int]]:
-    """The unit cubes of a union, each by its lower corner."""
-    return {
-        cube
-        for cube in itertools.product(range(SIDE), repeat=3)
-        if any(all(lower <= cube) and all(cube < upper) for lower, upper in boxes)
-    }
+def is_inside(boxes: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(N,) bool: whether points (N, 3) are in one of the boxes."""
+    return ((points[:, None] > boxes[:, 0]) & (points[:, None] < boxes[:, 1])).all(axis=2).any(axis=1)
 
 
-def slow_distance(cubes: set[tuple[int, int, int]], points: np.ndarray) -> np.ndarray:
-    """To the nearest square between a cube of the union and one that is not; negative in a cube of the union."""
-    nearest = np.full(len(points), np.inf)
-    for cube in cubes:
+def surface_rectangles(boxes: np.ndarray) -> np.ndarray:
+    """The surface of a union as flat boxes (R, 2, 3).
+
+    The planes of all faces cut space into cells. The surface is between a cell inside and one outside.
+    """
+    planes = [np.unique(boxes[:, :, axis]) for axis in range(3)]
+    planes = [np.concatenate([[each[0] - 1], each, [each[-1] + 1]]) for each in planes]
+    shape = [len(each) - 1 for each in planes]
+    centres = np.stack(np.meshgrid(*((each[1:] + each[:-1]) / 2 for each in planes), indexing="ij"), axis=-1)
+    inside = is_inside(boxes, centres.reshape(-1, 3)).reshape(shape)
+    rectangles = []
+    for cell in np.argwhere(inside):
         for axis, step in itertools.product(range(3), (0, 1)):
-            beyond = np.array(cube)
+            beyond = cell.copy()
             beyond[axis] += 2 * step - 1
-            if tuple(beyond) not in cubes:
-                lower, upper = np.array(cube), np.array(cube) + 1
-                lower[axis] = upper[axis] = cube[axis] + step
-                away = points - np.clip(points, lower, upper)
-                nearest = np.minimum(nearest, np.linalg.norm(away, axis=1))
-    inside = [tuple(point) in cubes for point in np.floor(points).astype(int)]
-    return np.where(inside, -nearest, nearest)
+            if not inside[tuple(beyond)]:
+                ends = np.array([[planes[k][cell[k]], planes[k][cell[k] + 1]] for k in range(3)]).T
+                ends[:, axis] = ends[step, axis]
+                rectangles.append(ends)
+    return np.array(rectangles)
 
 
-@settings(max_examples=40)
-@given(boxes_on_a_grid(), st.integers(0, 99))
-def test_distance_of_a_union_is_that_to_its_nearest_unit_square(boxes, seed):
-    points = np.random.default_rng(seed).uniform(-1, SIDE + 1, (100, 3))
-    assert np.allclose(union_distance(boxes, points), slow_distance(cubes_of(boxes), points), rtol=0, atol=1e-12)
+def slow_distance(boxes: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Signed distance (N,) of points (N, 3) to a union of boxes: to the nearest rectangle of the surface."""
+    nearest = np.full(len(points), np.inf)
+    for lower, upper in surface_rectangles(boxes):
+        away = points - np.clip(points, lower, upper)
+        nearest = np.minimum(nearest, np.linalg.norm(away, axis=1))
+    return np.where(is_inside(boxes, points), -nearest, nearest)
 
 
-@settings(max_examples=40)
-@given(boxes_on_a_grid())
-def test_the_surface_of_a_union_is_closed_and_holds_its_volume(boxes):
-    mesh = union_mesh(boxes)
-    assert mesh.volume == pytest.approx(len(cubes_of(boxes)))
-    # every edge is met as often in one direction as in the other, also where boxes meet in an edge alone
-    edges = np.concatenate([mesh.faces[:, [i, (i + 1) % 3]] for i in range(3)])
-    assert sorted(map(tuple, edges)) == sorted(map(tuple, edges[:, ::-1]))
-    assert len(np.unique(mesh.vertices, axis=0)) == len(mesh.vertices)
-
-
-def test_the_least_of_the_boxes_own_distances_is_wrong_inside():
-    touching = np.array([[[0, 0, 0], [1, 2, 2]], [[1, 0, 0], [2, 2, 2]]])
-    middle = np.array([[1.0, 1.0, 1.0]])  # on the face that the two share
-    assert min(union_distance(each[None], middle)[0] for each in touching) == 0
-    assert union_distance(touching, middle)[0] == -1
-
-
-def test_distance_of_chairs_is_libigls_to_their_mesh():
-    rng = np.random.default_rng(0)
-    for i in range(3):
-        boxes = chair_boxes((0, i))
-        mesh = union_mesh(boxes)
-        points = sample_points(mesh, 5000, rng)
-        assert np.allclose(union_distance(boxes, points), signed_distance(mesh, points), rtol=0, atol=1e-9)
-
-
-def volume_of(boxes: np.ndarray) -> float:
+def slow_volume(boxes: np.ndarray) -> float:
     """Layer by layer between all coordinates of one axis: each layer's area likewise, and so on down to points."""
     if boxes.shape[2] == 0:
         return float(len(boxes) > 0)
     planes = np.unique(boxes[:, :, 0])
     return sum(
-        (above - below) * volume_of(boxes[(boxes[:, 0, 0] <= below) & (boxes[:, 1, 0] >= above)][:, :, 1:])
+        (above - below) * slow_volume(boxes[(boxes[:, 0, 0] <= below) & (boxes[:, 1, 0] >= above)][:, :, 1:])
         for below, above in itertools.pairwise(planes)
     )
 
 
+def slow_area(boxes: np.ndarray) -> float:
+    sides = np.diff(surface_rectangles(boxes), axis=1)[:, 0]
+    return sum(np.prod(np.delete(each, each.argmin())) for each in sides)
+
+
+@pytest.mark.parametrize("clean", [False, True])
+@settings(max_examples=40)
+@given(boxes=boxes_on_a_grid(), seed=st.integers(0, 99))
+def test_distance_to_a_unions_mesh_is_that_to_the_nearest_rectangle_of_its_surface(clean, boxes, seed):
+    points = np.random.default_rng(seed).uniform(-1, SIDE + 1, (100, 3))
+    distances = signed_distance(union_mesh(boxes), points, clean)
+    assert np.allclose(distances, slow_distance(boxes, points), rtol=0, atol=1e-12)
+
+
+@settings(max_examples=60)
+@given(boxes_on_a_grid(), st.floats(0.1, 0.3), st.floats(-1, 0))
+def test_the_mesh_of_a_union_is_closed_and_has_no_walls_inside(boxes, scale, offset):
+    boxes = boxes * scale + offset  # coordinates with all bits in use: rounding must not part faces that touch
+    rounded = np.round(boxes / STEP) * STEP
+    mesh = union_mesh(boxes)
+    assert mesh.vertices.dtype == np.float64
+    assert mesh.is_watertight and mesh.is_winding_consistent  # also where boxes meet in an edge alone
+    assert mesh.volume == pytest.approx(slow_volume(rounded), rel=1e-12)
+    assert mesh.area == pytest.approx(slow_area(rounded), rel=1e-12)
+    on_surface = np.concatenate([mesh.vertices, mesh.triangles_center])
+    assert np.abs(slow_distance(rounded, on_surface)).max() < 1e-12
+    assert np.abs(rounded - boxes).max() < 1e-6
+
+
+def test_distance_inside_is_to_the_union_not_to_a_face_that_another_box_covers():
+    touching = np.array([[[0, 0, 0], [1, 2, 2]], [[1, 0, 0], [2, 2, 2]]], dtype=np.float64)
+    middle = np.array([[1.0, 1.0, 1.0]])  # on the face where the two boxes touch
+    assert [signed_distance(union_mesh(each[None]), middle)[0] for each in touching] == [0, 0]
+    assert signed_distance(union_mesh(touching), middle)[0] == -1
+
+
+def chair(i: int) -> np.ndarray:
+    return chair_boxes(stream("chair", 0, i))
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_distance_to_chairs_is_that_of_a_slow_reference(clean):
+    for i in range(8):
+        mesh = union_mesh(chair(i))
+        points = sample_points(mesh, 500, np.random.default_rng(i)).astype(np.float64)
+        distances = signed_distance(mesh, points, clean)
+        assert distances.dtype == np.float64
+        assert np.allclose(distances, slow_distance(chair(i), points), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("i", range(40))
 def test_chairs_are_normalized_symmetric_thick_and_in_one_piece(i):
-    boxes = chair_boxes((0, i))
+    boxes = chair(i)
     mesh = union_mesh(boxes)
     assert mesh.is_watertight and mesh.is_winding_consistent and mesh.body_count == 1
-    assert mesh.volume == pytest.approx(volume_of(boxes))
-    assert np.allclose(mesh.bounds[0], -mesh.bounds[1])
-    assert np.linalg.norm(mesh.vertices, axis=1).max() == pytest.approx(1 / 1.03)
+    assert mesh.volume == pytest.approx(slow_volume(boxes), rel=1e-4)
+    assert mesh.area == pytest.approx(slow_area(boxes), rel=1e-4)
+    assert np.allclose(mesh.bounds[0], -mesh.bounds[1], rtol=0, atol=1e-6)
+    assert np.linalg.norm(mesh.vertices, axis=1).max() == pytest.approx(1 / 1.03, abs=1e-6)
     assert (boxes[:, 1] - boxes[:, 0]).min() > 0.08
     points = np.random.default_rng(i).uniform(-1, 1, (500, 3))
-    assert np.allclose(union_distance(boxes, points), union_distance(boxes, points * (-1, 1, 1)))
-    assert np.array_equal(boxes, chair_boxes((0, i)))
+    mirrored = points * (-1, 1, 1)
+    assert np.allclose(signed_distance(mesh, points), signed_distance(mesh, mirrored), rtol=0, atol=1e-6)
+    assert np.array_equal(boxes, chair(i))
 
 
 def test_chairs_differ():
     points = np.random.default_rng(0).uniform(-0.6, 0.6, (4000, 3))
-    inside = np.array([union_distance(chair_boxes((0, i)), points) < 0 for i in range(16)])
+    inside = np.array([is_inside(chair(i), points) for i in range(16)])
     for a, b in itertools.combinations(inside, 2):
         assert (a & b).sum() < 0.85 * (a | b).sum()
 
@@ -137,7 +166,7 @@ def test_chairs_are_made_once_and_do_not_depend_on_how_many_there_are(tmp_path):
         make_chairs(tmp_path / "few", 2, seed=4, num_samples=2000)
 
 
-def test_chair_files_hold_the_distances_of_their_mesh(tmp_path):
+def test_chair_files_contain_the_distances_of_their_mesh(tmp_path):
     (path,) = make_chairs(tmp_path, 1, seed=0, num_samples=3000)
     samples, mesh = read_samples(path), trimesh.load_mesh(path.with_suffix(".ply"))
     assert len(samples.positive) + len(samples.negative) == 3000
@@ -157,7 +186,7 @@ def to_sphere(points: np.ndarray, centre: tuple[float, float, float] = (0, 0, 0)
 
 
 POINTS = np.random.default_rng(0).uniform(-1.2, 1.2, (4000, 3))
-FACET = 0.002  # how far the sphere's triangles lie within it
+FACET = 0.002  # how far the sphere's triangles are inside it
 
 
 @pytest.mark.parametrize("inverted", [False, True])
@@ -184,7 +213,7 @@ def test_distance_to_spheres_that_overlap():
     each = np.array([to_sphere(POINTS, centre, 0.6) for centre in ends])
     clear = np.abs(each).min(0) > FACET
     assert np.array_equal((distances < 0)[clear], (each.min(0) < 0)[clear])
-    assert np.abs(np.abs(distances) - np.abs(each).min(0)).max() < FACET  # to the nearest triangle, though it be within
+    assert np.abs(np.abs(distances) - np.abs(each).min(0)).max() < FACET  # to the nearest triangle, even one inside
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +234,7 @@ def source(tmp_path_factory):
     (folder / "point.obj").write_text("v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n")
     (folder / "flat.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     (folder / "nan.obj").write_text("v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
-    (folder / "notes.txt").write_text("no mesh, and no business of ours")
+    (folder / "notes.txt").write_text("no mesh")
     return folder
 
 
@@ -231,7 +260,7 @@ def test_meshes_of_every_kind_are_normalized_and_sampled(shapes):
         assert np.allclose(mesh.bounds, [-half, half], atol=1e-6)
         assert mesh.is_watertight and len(mesh.vertices) == 8
         rows = np.concatenate([samples.positive, samples.negative])
-        assert np.allclose(union_distance(np.array([[-half, half]]), rows[:, :3]), rows[:, 3], atol=1e-6)
+        assert np.allclose(slow_distance(np.array([[-half, half]]), rows[:, :3]), rows[:, 3], atol=1e-6)
 
 
 def test_all_meshes_of_a_scene_count(shapes):
@@ -287,7 +316,7 @@ def test_folders_that_give_no_shapes_are_refused(tmp_path):
 
     refused("no folder .*source", "source")
     (tmp_path / "source").mkdir()
-    refused("holds no meshes", "source")
+    refused("no meshes", "source")
     (tmp_path / "source" / "a.obj").write_bytes(b"")
     refused("over the meshes", "source", "source")
     refused("none of the 1 meshes", "source")

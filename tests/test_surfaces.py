@@ -1,4 +1,4 @@
-"""Level sets and what is measured of them, against analytic meshes and slow references; Fig. 4's drawing and files."""
+"""Level sets and their measures against analytic meshes and slow references in float64."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,7 @@ import trimesh
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evaluation.meshes import chamfer_distance, level_set, level_sets, mesh_facts, mesh_of_grid
-from evaluation.plots import save_figure
-from evaluation.shape_plots import CAMERA, ShapeRow, plot_shape_rows, project, write_meshes
+from evaluation.surfaces import chamfer_distance, level_set, level_sets, mesh_facts, mesh_of_grid
 from models.errors import InputError
 
 CPU = torch.device("cpu")
@@ -177,61 +175,3 @@ def test_points_are_drawn_by_area_however_a_surface_is_cut_into_triangles():
     noise = 0.5 * np.sqrt(6 / 4000)  # the docstring's distance of two drawings of one surface
     for mesh in (coarse, uneven):
         assert chamfer_distance(coarse, mesh, 4000, (0,)) == pytest.approx(noise, rel=0.1)
-
-
-@pytest.fixture(scope="module")
-def rows():
-    meshes = [level_set(sphere((0.2, 0, 0), radius), 16, CPU) for radius in (0.5, 0.6, 0.7)]
-    return [
-        ShapeRow("latent", meshes, "#D55E00"),
-        ShapeRow("weights", [meshes[0], trimesh.Trimesh(), meshes[2]], "gray"),
-    ]
-
-
-def test_the_camera_looks_at_the_front_from_above_and_y_is_up():
-    assert np.allclose(CAMERA @ CAMERA.T, np.eye(3)) and np.isclose(np.linalg.det(CAMERA), 1)
-    right, up, viewer = CAMERA
-    assert up[1] > 0.5 and viewer[2] > 0.5 and viewer[1] > 0 and right[0] > 0.5
-
-
-def test_only_triangles_that_face_the_camera_are_painted_the_nearest_last(rows):
-    mesh = rows[0].meshes[0]
-    corners, colors = project(mesh, "gray")
-    depth = mesh.triangles_center @ CAMERA[2]
-    visible = (mesh.face_normals @ CAMERA[2] > 0) & (mesh.area_faces > 1e-9)
-    assert len(corners) == len(colors) == pytest.approx(visible.sum(), abs=3)
-    assert colors.min() >= 0 and colors.max() <= 1
-    nearest, farthest = np.where(visible, depth, -9).argmax(), np.where(visible, depth, 9).argmin()
-    for painted, truth in ((corners[-1], nearest), (corners[0], farthest)):
-        assert np.allclose(painted, mesh.triangles[truth] @ CAMERA[:2].T)
-
-
-def test_the_figure_shows_every_mesh_at_one_scale_and_says_where_one_is_empty(rows, tmp_path):
-    figure = plot_shape_rows(rows, np.array([0, 0.5, 1]))
-    assert len(figure.axes) == 6
-    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}) == 1
-    assert [bool(axes.collections) for axes in figure.axes] == [True, True, True, True, False, True]
-    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["empty"]
-    assert {"latent", "weights", "0.5", "1"} < {text.get_text() for text in figure.texts}
-    for path in save_figure(figure, tmp_path / "shapes"):
-        assert path.stat().st_size > 1000
-    nothing = plot_shape_rows([ShapeRow("latent", [trimesh.Trimesh()] * 2, "gray")], np.array([0, 1]))
-    assert len(nothing.axes) == 2
-
-
-def test_meshes_are_written_one_by_one_and_together_in_a_grid(rows, tmp_path):
-    *plys, glb = write_meshes(tmp_path, rows, np.array([0, 0.5, 1]), "shapes")
-    assert sorted(tmp_path.iterdir()) == sorted([*plys, glb]) and len(set(plys)) == 6
-    for path, mesh in zip(plys, [mesh for row in rows for mesh in row.meshes]):
-        if len(mesh.faces):
-            read = trimesh.load_mesh(path, process=False)
-            assert np.array_equal(read.faces, mesh.faces) and np.allclose(read.vertices, mesh.vertices, atol=1e-6)
-        else:
-            assert b"element face 0\n" in path.read_bytes()
-    scene = trimesh.load_scene(glb)
-    assert len(scene.geometry) == 5
-    for r, row in enumerate(rows):
-        for c, (mesh, gamma) in enumerate(zip(row.meshes, ("0", "0.5", "1"))):
-            if len(mesh.faces):
-                placed = scene.geometry[f"row{r}-{row.label}-gamma{gamma}"]
-                assert np.allclose(placed.bounds - mesh.bounds, [2.2 * c, -2.2 * r, 0], atol=1e-5)
