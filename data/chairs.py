@@ -36,8 +36,8 @@ def union_mesh(boxes: np.ndarray) -> trimesh.Trimesh:
 
     Coordinates are rounded to multiples of STEP, 1e-6. Boxes may touch, overlap or contain each other.
     """
-    # On multiples of STEP, Manifold's sums are exact. An error of one bit parts two faces that touch, which leaves a wall
-    # inside the union. trimesh's own union rounds to float32 and has triangles too thin for a normal.
+    # On multiples of STEP, Manifold's sums are exact. An error of one bit parts two faces that touch, which leaves a
+    # wall inside the union. trimesh's own union rounds to float32 and has triangles too thin for a normal.
     lower, upper = np.moveaxis(np.round(boxes / STEP) * STEP, 1, 0)
     solids = [Manifold.cube(tuple(size)).translate(tuple(corner)) for size, corner in zip(upper - lower, lower)]
     # as_original lets simplify join the flat faces of different boxes
@@ -155,9 +155,9 @@ def chair_boxes(rng: np.random.Generator) -> np.ndarray:
 def make_chairs(folder: Path, num: int, seed: int, num_samples: int) -> list[Path]:
     """Write the `chair-000.npz` and `.ply`, ... that the folder lacks. Return the paths of all `num` `.npz`.
 
-    A chair depends on the seed and on its number, not on how many chairs there are. Distances are in units of the sphere
-    that the chair is normalized to. Raise InputError if the folder's chairs were made with another seed or number of
-    samples.
+    A chair depends on the seed and on its number, not on how many chairs there are. The unit of distances is the radius
+    of the sphere that the chair is normalized to. Raise InputError if the folder's chairs were made with another seed
+    or number of samples.
     """
     check_made_with(folder, {"seed": seed, "num_samples": num_samples})
     paths = [folder / f"chair-{i:03d}.npz" for i in range(num)]

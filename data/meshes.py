@@ -58,14 +58,14 @@ def signed_distance(mesh: trimesh.Trimesh, points: np.ndarray, clean: bool = Fal
     """Return the distance of points (N, 3) to the nearest triangle, (N,) float64, negative inside.
 
     A point is inside where the absolute winding number is above a half. `clean` says that the mesh is closed, faces
-    outward and does not cross itself. The sign then comes from the normals at the nearest point, which is exact for such
-    a mesh and several times faster.
+    outward and does not cross itself. The sign then comes from the normal at the nearest point, which is exact for
+    such a mesh and several times faster.
     """
     points = np.asarray(points, np.float64)
     triangles = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
     if clean:
         return igl.signed_distance(points, *triangles, sign_type=igl.SIGNED_DISTANCE_TYPE_PSEUDONORMAL)[0]
-    # libigl's signs by winding number multiply the distance by 1 - 2|w|, which is not -1 within an overlap nor near a hole
+    # libigl's signs by winding number multiply the distance by 1 - 2|w|, which is not -1 in an overlap or near a hole
     distances, *_ = igl.signed_distance(points, *triangles, sign_type=igl.SIGNED_DISTANCE_TYPE_UNSIGNED)
     winding = igl.fast_winding_number(*triangles, points)
     return np.where(np.abs(winding) > 0.5, -distances, distances)

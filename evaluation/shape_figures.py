@@ -57,9 +57,9 @@ def tinted(color: str) -> np.ndarray:
 def plot_shape_rows(rows: Sequence[ShapeRow], gamma: np.ndarray) -> Figure:
     """Draw rows of meshes from one camera at one scale, with gamma (K,) below the columns.
 
-    An empty mesh is a dashed box that says "empty". A panel is as wide and as high as the meshes at the rows' ends need,
-    at most the unit sphere. It cuts off what the meshes between them have farther out. Shapes are pixels in the PDF,
-    and labels are text.
+    An empty mesh is a dashed box that says "empty". A panel is as wide and as high as the meshes at the rows' ends
+    need, at most the unit sphere. It cuts off what the meshes between them have farther out. Shapes are pixels in the
+    PDF, and labels are text.
     """
     with plt.rc_context({**STYLE, "figure.constrained_layout.use": False, "font.size": 11}):
         figure = plt.figure()
@@ -99,7 +99,7 @@ def around(x: float, y: float, width: float, height: float) -> Bbox:
 def draw_mesh(figure: Figure, mesh: trimesh.Trimesh, color: str) -> Axes3D:
     """Draw a mesh on new axes whose square the unit sphere fills, and return the axes.
 
-    Triangles must be small against the shape, as a level set's are: matplotlib sorts them by the depth of their centres.
+    Triangles must be small against the shape, as a level set's are: matplotlib sorts them by their centres' depth.
     """
     axes = figure.add_axes((0, 0, 1, 1), projection="3d", proj_type="ortho")
     axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))

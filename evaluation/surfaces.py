@@ -1,6 +1,6 @@
 """Surfaces of signed distance functions: zero level sets as meshes, their volume and pieces, and Chamfer distances.
 
-Shapes are normalized to the unit sphere, and its radius is the unit of length. Grids cover the cube [-1, 1]^3 around it.
+Shapes are normalized to the unit sphere. Its radius is the unit of length. Grids cover the cube [-1, 1]^3 around it.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def grid_points(start: int, end: int, resolution: int, device: torch.device) -> 
 def sample_grid(
     sdfs: Callable[[Tensor], Tensor], resolution: int, device: torch.device, chunk: int = CHUNK
 ) -> np.ndarray:
-    """Return distances (M, resolution, resolution, resolution) float32 of `sdfs`, points (N, 3) to (M, N), on the grid."""
+    """Return distances (M, R, R, R) float32 of `sdfs`, points (N, 3) to (M, N), on the grid, R = `resolution`."""
     num_points = resolution**3
     starts = range(0, num_points, chunk)
     pieces = [
@@ -53,8 +53,8 @@ def mesh_of_grid(distances: np.ndarray) -> trimesh.Trimesh:
     spacing = 2 / (len(distances) - 1)
     padded = np.pad(distances, 1, constant_values=np.abs(distances).max())
     padded[padded == 0] = 1e-12  # marching cubes tears surfaces that pass through several neighbouring points
-    # Where values of neighbouring cells tie, Lewiner's surface may fold onto itself along an edge (1 in 600 grids of random
-    # -1, 0 and 1). Lorensen's does not fold there, but it decides ambiguous cells without regard to their values.
+    # Where values of neighbouring cells tie, Lewiner's surface may fold onto itself along an edge (1 in 600 grids of
+    # random -1, 0 and 1). Lorensen's does not fold there, but it decides ambiguous cells whatever their values are.
     for method in ("lewiner", "lorensen"):
         vertices, faces, _, _ = marching_cubes(padded, 0.0, gradient_direction="descent", method=method)
         mesh = trimesh.Trimesh(np.clip((vertices - 1) * spacing - 1, -1, 1), faces, process=False)
@@ -76,7 +76,8 @@ def level_sets(
         if not np.isfinite(each).all():
             wrong = each.size - np.isfinite(each).sum()
             raise InputError(
-                f"instance {i} gives NaN or infinity at {wrong:,} of {each.size:,} points, so it has no surface; train it again"
+                f"instance {i} gives NaN or infinity at {wrong:,} of {each.size:,} points, "
+                "so it has no surface; train it again"
             )
     return [mesh_of_grid(each) for each in distances]
 
@@ -112,11 +113,11 @@ def facts_along(
 
 
 def chamfer_distance(a: trimesh.Trimesh, b: trimesh.Trimesh, num_points: int, key: tuple[int, ...]) -> float:
-    """Return the symmetric Chamfer distance of two surfaces, in units: ½ (mean_p min_q |p - q| + mean_q min_p |q - p|).
+    """Return the symmetric Chamfer distance of two surfaces: ½ (mean_p min_q |p - q| + mean_q min_p |q - p|).
 
-    Distances are Euclidean, not squared. p and q are `num_points` points each, drawn uniformly by area on a and then on
-    b, from the seed `key`. Two draws on one surface are about ½ √(area / num_points) apart, so that a mesh is not at 0
-    from itself. The distance is NaN if a mesh is empty.
+    Distances are in units and Euclidean, not squared. p and q are `num_points` points each, drawn uniformly by area on
+    a and then on b, from the seed `key`. Two draws on one surface are about ½ √(area / num_points) apart, so that a
+    mesh is not at 0 from itself. The distance is NaN if a mesh is empty.
     """
     if not len(a.faces) or not len(b.faces):
         return float("nan")
