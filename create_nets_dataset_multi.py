@@ -70,8 +70,7 @@ PRESETS = {
         validate_every=1,
         sides=SideBySide(14),  # half of an architecture: two ranks split the work
     ),
-    "cifar10": Config("cifar10"),
-    "tiny-imagenet-200": Config("tiny-imagenet-200"),
+    **{name: Config(name) for name in ("cifar10", "tiny-imagenet-200")},
 }
 
 
@@ -88,8 +87,7 @@ def main(config: Config) -> None:
         net = TargetNet(architecture, images.image_shape, images.num_classes)
         num_epochs = planned[0].facts["num_epochs"]
         per_epoch = planned[0].steps // num_epochs
-        first = round(config.validate_from * num_epochs)
-        drops = [round(fraction * num_epochs) for fraction in config.lr_drops]
+        first, *drops = (round(fraction * num_epochs) for fraction in (config.validate_from, *config.lr_drops))
         for stack in zoo.stacks(planned):
             kind = list(ARCHITECTURES).index(architecture.name)
             keys = [(config.seed, kind, plan.index) for plan in stack.plans]
@@ -116,7 +114,7 @@ def plan_all(
 ) -> tuple[list[tuple[Architecture, list[Plan]]], list[dict[Path, str]]]:
     """Return the planned instances, the teacher first, and the input lists of both settings.
 
-    Raise InputError unless there is a number for each architecture, or if lists exist with other instances.
+    Raise InputError unless each architecture has a number, or if lists exist with other instances.
     """
     for flag, numbers in (("--num-train", config.num_train), ("--num-epochs", config.num_epochs)):
         if len(numbers) != len(pool):
@@ -125,15 +123,7 @@ def plan_all(
     for few, total in zip(config.num_train_missing, (config.num_train[0], config.num_train[-1])):
         if few > total:
             raise InputError(f"--num-train-missing {few}: it takes from the {total} of --num-train, give fewer")
-    protocol = (
-        "learning_rate",
-        "lr_drops",
-        "momentum",
-        "weight_decay",
-        "image_batch",
-        "validate_from",
-        "validate_every",
-    )
+    protocol = "learning_rate lr_drops momentum weight_decay image_batch validate_from validate_every".split()
     facts = {"dataset": images.name, "images": images.fingerprint}
     facts |= {name: as_json(getattr(config, name)) for name in protocol}
     per_epoch = Batches(images.train, [], config.image_batch).per_pass
