@@ -92,10 +92,8 @@ def test_sirens_at_once_are_sirens_one_by_one(own_points, form):
     state = {name: value.double() for name, value in net.start(range(4)).items()}
     points = torch.rand(*((4,) if own_points else ()), 11, 3, dtype=torch.float64) * 2 - 1
     rows = net.fuse(state).requires_grad_()
-    if form == "fastest":
-        distances = net.run(rows, points)
-    else:
-        distances = run_instances(net.fused, net.layout.unflatten(rows), points, own_points, form)
+    in_form = partial(run_instances, net.fused, net.layout.unflatten(rows), points, own_points)
+    distances = net.run(rows, points) if form == "fastest" else in_form(form)
     assert distances.shape == (4, 11)
     distances.square().sum().backward()
     gradients = net.layout.unflatten(rows.grad)
