@@ -236,7 +236,7 @@ def style_of(class_id: int) -> tuple[str, str]:
 def split_style(split: str, symbol: str) -> dict[str, Any]:
     """Return what distinguishes the marker of a split; the page gives markers outlines of the text's colour."""
     if split == "train":
-        return dict(opacity=0.6, size=9, line_width=0)
+        return dict(opacity=0.6, size=9, line_width=0.6)
     return dict(symbol=f"{symbol}-open", size=9, line_width=2) if split == "val" else dict(size=11, line_width=1.3)
 
 
