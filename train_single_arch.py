@@ -9,9 +9,9 @@ name): best.pt, with the smallest mean |target - predicted accuracy| on validati
 scalars.jsonl and tensorboard/. Run it again to resume from last.pt."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
+from tyro.extras import literal_type_from_choices
 
 from data.files import fingerprint
 from data.folders import Folders
@@ -40,7 +40,7 @@ class Config:
     start: Flat[Start] = field(default_factory=Start)
     views: Flat[Views] = field(default_factory=Views)
     architecture: str = "resnet8"  # of the instances
-    objective: Literal["behaviour", "weights", "both"] = "behaviour"  # eq. 1, error of the weights, or their sum
+    objective: literal_type_from_choices(list(OBJECTIVES)) = "behaviour"  # eq. 1, error of the weights, or their sum
     temperature: Positive = 4.0  # T of eq. 1
     meta_batch: Count = 8  # M, target instances in a step
     image_batch: Count = 128  # B, images shown to each of them
