@@ -1,9 +1,9 @@
-"""What bfloat16 costs in accuracy: `photos`' NetSpace trained in float32 and in bfloat16, otherwise alike.
+"""Measure what bfloat16 costs in accuracy: NetSpace on `photos` trained in float32 and in bfloat16, otherwise alike.
 
-    python -m benchmarks.precision   # 2,058 steps each; on a CPU without bfloat16 arithmetic the second takes longer
+    python -m benchmarks.precision   # 2,058 steps each; slower in bfloat16 on a CPU without its arithmetic
 
-Prints the mean accuracy of predicted test instances and its distance to the targets'; everything is in
-runs/benchmarks/precision. Run again to resume."""
+Prints the mean accuracy of predicted test instances and its distance to the targets'. Writes runs/benchmarks/precision. Run it
+again to resume."""
 
 from dataclasses import replace
 from pathlib import Path
