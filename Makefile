@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 .PHONY: help demo demo-multi demo-3d cifar10-small test test-long lint clean-demo
 
 help: ## lists these targets
-	@echo "Every target first makes the virtual environment $(VENV) if it is missing. Times are on 2 CPU cores."
+	@echo "Targets that run Python first make the virtual environment $(VENV) if it is missing. Times are on 2 CPU cores."
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: photos-single ## trains 132 small ResNet8 on photos and their NetSpace, and draws the figures: 7 minutes
