@@ -56,7 +56,9 @@ class NetsDataset:
 
     def __getitem__(self, chosen: Sequence[int] | slice | np.ndarray | Tensor) -> "NetsDataset":
         """Return the instances at indices, in a slice, or where a mask is true."""
-        index = torch.arange(len(self))[chosen if isinstance(chosen, slice) else torch.as_tensor(chosen)].tolist()
+        if not isinstance(chosen, slice):
+            chosen = torch.as_tensor(chosen).cpu() if len(chosen) else slice(0)
+        index = torch.arange(len(self))[chosen].tolist()
         return NetsDataset(
             self.nets,
             self.rows[index],

@@ -115,6 +115,8 @@ class TargetNet:
         return module.to(row.device).eval()
 
     def _run(self, module: nn.Module, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        if not self.folds:
+            module.to(inputs.device)  # its buffers; rows do not hold them
         own_inputs = inputs.dim() == len(self.input_shape) + 2
         m = len(next(iter(state.values())))
         return run_instances(module, state, inputs, own_inputs, self._fastest_form(m, inputs.is_cuda))
@@ -140,8 +142,8 @@ def _check_fusion(net: TargetNet) -> None:
                 f"{net.name}: '{name}' differs between fused=True and the fused net; there, convs before a batch norm have "
                 "a bias, and batch norm is nn.Identity"
             )
-    for name, value in net.fused.state_dict().items():
-        if name not in net.layout.names and value.is_floating_point():
+    for name in net.fused.state_dict():
+        if name not in net.layout.names:
             raise InputError(
                 f"{net.name}: '{name}' is a buffer, which rows do not hold; register it with persistent=False, or use "
                 "BatchNorm2d of models/layers.py and a form with fused=True"
@@ -168,13 +170,17 @@ def _folds(architecture: Architecture, input_shape: tuple[int, ...], num_outputs
 
     with torch.no_grad():
         state = {name: two(name, value) for name, value in module.state_dict().items()}
-        inputs = torch.randn(2, 2, *input_shape, generator=generator)
-        alone = run_instances(module, state, inputs, True, "alone")
+        inputs = torch.randn(2, 3, *input_shape, generator=generator)
+        own, shared = (inputs, True), (inputs[0], False)
+        expected = [run_instances(module, state, *each, "alone") for each in (own, shared)]
 
         def agrees(form: Form) -> bool:
-            together = run_instances(module, state, inputs, True, form)
-            near = 1e-3 * alone.abs().mean().item()  # rounding is far below, a mixture of two instances far above
-            return together.shape == alone.shape and torch.allclose(together, alone, rtol=1e-3, atol=near)
+            for each, alone in zip((own, shared), expected):
+                together = run_instances(module, state, *each, form)
+                near = 1e-3 * alone.abs().mean().item()  # rounding is far below, a mixture of two instances far above
+                if together.shape != alone.shape or not torch.allclose(together, alone, rtol=1e-3, atol=near):
+                    return False
+            return True
 
         try:
             if foreign_layer(module) is None and agrees("points" if len(input_shape) == 1 else "channels"):
