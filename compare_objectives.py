@@ -23,9 +23,9 @@ from evaluation.metrics import accuracy, interpolate, median_index
 from evaluation.objectives import Comparison, load_trained, objectives_table, refuse_unlike
 from evaluation.plots import plot_objectives, save_figure
 from evaluation.spaces import SingleConfig, load_experiment
-from train_single_arch import FOLDERS
 from training.command_line import run_script
 from training.constants import AtLeast2, Flat
+from training.losses import OBJECTIVE_FOLDERS
 from training.runtime import provenance
 
 FLAGS_OF_WEIGHTS = {"photos": " --learning-rate 3e-4"}  # docs/netspace.md
@@ -47,8 +47,10 @@ def main(config: Config) -> dict[str, Any]:
     made_by = f"python train_single_arch.py {config.dataset}"
     by_weights = f"{made_by} --objective weights{FLAGS_OF_WEIGHTS.get(config.dataset, '')}"
     commands = {"behaviour": made_by, "weights": by_weights, "both": f"{made_by} --objective both"}
-    run_dirs = {objective: config.folders.run(config.dataset, folder) for objective, folder in FOLDERS.items()}
-    compared = [each for each in FOLDERS if each != "both" or (run_dirs[each] / "best.pt").is_file()]
+    run_dirs = {
+        objective: config.folders.run(config.dataset, folder) for objective, folder in OBJECTIVE_FOLDERS.items()
+    }
+    compared = [each for each in OBJECTIVE_FOLDERS if each != "both" or (run_dirs[each] / "best.pt").is_file()]
     trained = {each: load_trained(space, run_dirs[each], commands[each]) for each in compared}
     for each in compared[1:]:
         refuse_unlike(run_dirs["behaviour"], trained["behaviour"][1], run_dirs[each], trained[each][1])

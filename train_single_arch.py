@@ -26,13 +26,10 @@ from models.target_nets import get_architecture
 from training.command_line import run_script
 from training.constants import Count, Flat, Optim, Positive, Seed, Start, Views
 from training.distributed import rank_slice
-from training.losses import OBJECTIVES, Given, parameter_scales, weight_losses
+from training.losses import OBJECTIVE_FOLDERS, OBJECTIVES, Given, parameter_scales, weight_losses
 from training.run import Run, run_constants
 from training.runtime import mixed_precision, pick_device
 from training.views import add_noise, reorder, start_at_instances
-
-# The folder in runs/<dataset>/ that an objective's NetSpace is in.
-FOLDERS = {"behaviour": "single", "weights": "weights", "both": "both"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ def main(config: Config) -> None:
     model = PrepAutoencoder(config.sizes)
     start_at_instances(model, config.start, train.rows, accuracy(net, train.rows, images.val))
     space = Space(model.to(device), nets, about_images(nets, images), {})
-    folder = config.folders.run(config.dataset, FOLDERS[config.objective])
+    folder = config.folders.run(config.dataset, OBJECTIVE_FOLDERS[config.objective])
     data = {"instances": fingerprint(train.rows, val.rows), "images": images.fingerprint}
     run = Run.of(folder, run_constants(config, **data), space.about, model, config.optim)
     val_accuracy = accuracy(net, val.rows, images.val)
