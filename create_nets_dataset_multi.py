@@ -123,17 +123,9 @@ def plan_all(
     for few, total in zip(config.num_train_missing, (config.num_train[0], config.num_train[-1])):
         if few > total:
             raise InputError(f"--num-train-missing {few}: it takes from the {total} of --num-train, give fewer")
-    protocol = [
-        "learning_rate",
-        "lr_drops",
-        "momentum",
-        "weight_decay",
-        "image_batch",
-        "validate_from",
-        "validate_every",
-    ]
+    protocol = ("lr_drops", "momentum", "weight_decay", "image_batch", "validate_from", "validate_every")
     facts = {"dataset": images.name, "images": images.fingerprint}
-    facts |= {name: as_json(getattr(config, name)) for name in protocol}
+    facts |= {name: as_json(getattr(config, name)) for name in ("learning_rate", *protocol)}
     per_epoch = Batches(images.train, [], config.image_batch).per_pass
     counts = [{"train": number, "val": config.num_val, "test": config.num_test} for number in config.num_train]
     made = [(teacher, "teacher", {"teacher": 1}, config.teacher_epochs)]
