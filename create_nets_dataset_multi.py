@@ -80,7 +80,7 @@ def main(config: Config) -> None:
     pool, teacher = architectures_by_class_id(), get_architecture(config.teacher)
     plans, lists = plan_all(config, images, pool, teacher)  # refuses now, not after hours of training
 
-    rates = dict(lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+    rates = {name: getattr(config, name) for name in ("momentum", "weight_decay")}
     sgd = partial(torch.optim.SGD, **rates, fused=True)
     zoo = Zoo(config)
     for architecture, planned in plans:
@@ -89,8 +89,7 @@ def main(config: Config) -> None:
         per_epoch = planned[0].steps // num_epochs
         first, *drops = (round(fraction * num_epochs) for fraction in (config.validate_from, *config.lr_drops))
         for stack in zoo.stacks(planned):
-            kind = list(ARCHITECTURES).index(architecture.name)
-            keys = [(config.seed, kind, plan.index) for plan in stack.plans]
+            keys = [(config.seed, list(ARCHITECTURES).index(architecture.name), plan.index) for plan in stack.plans]
             ensemble = stack.start(Ensemble(net, initial_state(net, keys, device), sgd))
             batches = Batches(images.train, keys, config.image_batch)
             for step in stack.steps():
@@ -100,6 +99,7 @@ def main(config: Config) -> None:
                 epoch = (step + 1) / per_epoch
                 if epoch == num_epochs or epoch >= first and (epoch - first) % config.validate_every == 0:
                     ensemble.update_best(accuracy(net, net.fuse(ensemble.state()), images.val))
+                    stack.show(best=f"{ensemble.best_accuracy.mean():.1f} % on validation")
             save_instances(stack.plans, ensemble.best_state, ensemble.best_accuracy)
             stack.finish()
         zoo.report(planned)
@@ -123,9 +123,9 @@ def plan_all(
     for few, total in zip(config.num_train_missing, (config.num_train[0], config.num_train[-1])):
         if few > total:
             raise InputError(f"--num-train-missing {few}: it takes from the {total} of --num-train, give fewer")
-    protocol = "learning_rate lr_drops momentum weight_decay image_batch validate_from validate_every".split()
+    protocol = ("lr_drops", "momentum", "weight_decay", "image_batch", "validate_from", "validate_every")
     facts = {"dataset": images.name, "images": images.fingerprint}
-    facts |= {name: as_json(getattr(config, name)) for name in protocol}
+    facts |= {name: as_json(getattr(config, name)) for name in ("learning_rate", *protocol)}
     per_epoch = Batches(images.train, [], config.image_batch).per_pass
     counts = [{"train": number, "val": config.num_val, "test": config.num_test} for number in config.num_train]
     made = [(teacher, "teacher", {"teacher": 1}, config.teacher_epochs)]

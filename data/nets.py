@@ -59,9 +59,14 @@ class NetsDataset:
         if not isinstance(chosen, slice):
             chosen = torch.as_tensor(chosen).cpu() if len(chosen) else slice(0)
         index = torch.arange(len(self))[chosen].tolist()
-        parts = {name: tuple(getattr(self, name)[i] for i in index) for name in ("class_ids", "facts", "paths")}
-        samples = None if self.samples is None else self.samples[index]
-        return replace(self, rows=self.rows[index], samples=samples, **parts)
+        return NetsDataset(
+            self.nets,
+            self.rows[index],
+            tuple(self.class_ids[i] for i in index),
+            tuple(self.facts[i] for i in index),
+            tuple(self.paths[i] for i in index),
+            None if self.samples is None else self.samples[index],
+        )
 
     def filter(self, condition: Callable[[dict[str, Any]], bool]) -> "NetsDataset":
         """Return the instances whose facts meet a condition."""

@@ -16,12 +16,10 @@ from models.target_nets import Architecture, siren
 
 # On the CPU, instances are computed together on images of up to so many pixels. On larger ones each by itself is work enough.
 SMALL_IMAGE = 16 * 16
-# So many instances or more follow one another in the batch, fewer are folded into channels (docs/performance.md).
-IN_BATCH_FROM = 8
 
-# Where instances are: folded into channels, one after the other in the batch (models/layers.py), or computed by themselves,
-# by vmap or in a loop.
-Form = Literal["channels", "batch", "vmap", "alone"]
+# How instances are computed: on images folded into channels, on points as batched matrix products (models/layers.py), or by
+# themselves, by vmap or in a loop.
+Form = Literal["channels", "points", "vmap", "alone"]
 
 
 def run_instances(module: nn.Module, state: dict[str, Tensor], inputs: Tensor, own_inputs: bool, form: Form) -> Tensor:
@@ -44,10 +42,8 @@ def run_instances(module: nn.Module, state: dict[str, Tensor], inputs: Tensor, o
             randomness="different",
         )
         return run(state, inputs)
-    if form == "batch":
-        x = (inputs if own_inputs else inputs.expand(m, *inputs.shape)).flatten(0, 1)
-        outputs = functional_call(module, {name: value[:, None] for name, value in state.items()}, (x,))
-        return outputs.view(m, len(x) // m, *outputs.shape[1:])
+    if form == "points":
+        return functional_call(module, state, (inputs if own_inputs else inputs.expand(m, *inputs.shape),))
     x = fold_instances(inputs) if own_inputs else inputs.contiguous(memory_format=torch.channels_last)
     logits = functional_call(module, state, (x,))  # (B, M*classes)
     return logits.view(len(logits), m, -1).transpose(0, 1)
@@ -129,20 +125,10 @@ class TargetNet:
         """Return how M instances are computed fastest (docs/performance.md)."""
         if not self.folds:
             return "vmap"
-        if len(self.input_shape) == 1:  # points: batched matrix products
-            return "batch"
-        if on_gpu:
-            return "channels"
-        if m == 1 or "batch" not in _forms(self.input_shape):
-            return "alone"
-        return "batch" if m >= IN_BATCH_FROM else "channels"
-
-
-def _forms(input_shape: tuple[int, ...]) -> tuple[Form, ...]:
-    """Return how instances are computed together for such inputs."""
-    if len(input_shape) == 1:
-        return ("batch",)
-    return ("channels", "batch") if input_shape[1] * input_shape[2] <= SMALL_IMAGE else ("channels",)
+        if len(self.input_shape) == 1:
+            return "points"
+        small = self.input_shape[1] * self.input_shape[2] <= SMALL_IMAGE
+        return "channels" if on_gpu or small and m > 1 else "alone"
 
 
 def _check_fusion(net: TargetNet) -> None:
@@ -166,7 +152,7 @@ def _check_fusion(net: TargetNet) -> None:
 
 @cache
 def _folds(architecture: Architecture, input_shape: tuple[int, ...], num_outputs: int) -> bool:
-    """Return whether instances may be folded into channels and into the batch; if not, vmap computes them.
+    """Return whether models/layers.py computes M instances at once; if not, vmap does.
 
     Layers of models/layers.py are not enough: a forward that concatenates channels or averages over them mixes folded
     instances. So two instances are run together and alone, once. Raise InputError if vmap does not compute them either.
@@ -196,9 +182,8 @@ def _folds(architecture: Architecture, input_shape: tuple[int, ...], num_outputs
                     return False
             return True
 
-        forms = _forms(input_shape)
         try:
-            if foreign_layer(module) is None and all(map(agrees, forms)):
+            if foreign_layer(module) is None and agrees("points" if len(input_shape) == 1 else "channels"):
                 return True
         except Exception:  # what a forward raises that is written for unfolded channels depends on it
             pass

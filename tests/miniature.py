@@ -82,7 +82,12 @@ def few_photos() -> ImageSet:
 def create_multi_config(root: Path, **changes) -> create_nets_dataset_multi.Config:
     small = dict(num_train=(3, 2, 2, 3), num_train_missing=(2, 3), num_val=2, num_test=2, side_by_side=4, seed=5)
     short = dict(
-        num_epochs=(4, 4, 4, 4), teacher_epochs=4, lr_drops=(0.5, 0.75), validate_from=0.5, validate_every=1, image_batch=128
+        num_epochs=(4, 4, 4, 4),
+        teacher_epochs=4,
+        lr_drops=(0.5, 0.75),
+        validate_from=0.5,
+        validate_every=1,
+        image_batch=128,
     )
     preset = create_nets_dataset_multi.PRESETS["photos"]
     return changed(preset, **{**small, **short, "folders": folders(root), **changes})

@@ -1,13 +1,16 @@
 """The scripts of the multi-architecture experiments and of latent space optimization, end to end in miniature."""
 
 import json
-import re
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
+from evaluation.accuracy import accuracy, where_right
+from evaluation.interpolation import share_out_of_order
+from models.registry import ARCHITECTURES
 from PIL import Image
+from training.ensembles import Ensemble
 
 import create_nets_dataset_multi
 import eval_latspace_multi
@@ -20,14 +23,10 @@ import train_multi_arch
 from data import load
 from data.instance_files import read_instance
 from data.nets import read_list
-from evaluation.accuracy import accuracy, where_right
-from evaluation.interpolation import share_out_of_order
 from evaluation.summary import print_summary
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
-from models.registry import ARCHITECTURES
 from tests import miniature
-from training.ensembles import Ensemble
 
 NAMES = ["lenetlike", "vanilla_cnn", "resnet8", "resnet32"]
 SETTINGS = pytest.mark.parametrize("setting", ["multi", "missing"])
@@ -225,22 +224,23 @@ def test_search_from_the_weakest_single_architecture_instance(root, runs):
 
 
 def test_the_report_shows_accuracies_class_ids_and_all_instances(root, runs):
-    page = report.main(miniature.look_config(report, root)).read_text()
-    sliders = [json.loads(spec) for spec in re.findall(r"<input type=\"range\".*?data-spec='(.*?)'", page)]
-    maps = [json.loads(spec) for spec in re.findall(r"class=\"chart map.*?data-spec='(.*?)'", page)]
-    assert len(sliders) == len(maps) == 3
-    for setting, slider, embeddings in zip(("single", "multi", "missing"), sliders, maps):
+    config = miniature.look_config(report, root)
+    for setting in ("single", "multi", "missing"):
+        panels = report.section_of(config, setting, runs / setting).panels
+        points = [trace for trace in panels.map.figure.data if trace.hoverinfo != "skip"]
         number = sum(len(entries(root, setting, split)) for split in ("train", "val", "test"))
-        assert len(embeddings["points"]) == number
+        assert sum(len(trace.x) for trace in points) == number
         if setting == "single":
             continue
         line = results(runs, setting, "interpolate_multi_arch")
-        accuracies, class_ids = (row["values"][0] for row in slider["readouts"])
+        (accuracies,), (class_ids,) = panels.slider.readouts.values()
         assert accuracies == [f"{value:.1f} %" for value in line["accuracy"]]
         assert class_ids == [f"{class_id}, {NAMES[class_id]}" for class_id in line["class_id"]]
-        assert len(slider["preps"][0]["sources"]) == len(line["gamma"])
-        colors = {point["label"].split(" · ")[1]: (point["color"], point["mark"]) for point in embeddings["points"]}
+        (pictures,) = panels.slider.preps.values()
+        assert len(pictures) == len(panels.slider.steps()) == len(line["gamma"])
+        colors = {trace.text[0].split(" · ")[1]: trace.marker.color for trace in points}
         assert len(set(colors.values())) == len(colors) == (4 if setting == "multi" else 2)
+    assert report.main(config).is_file()
 
 
 def test_summary_tables(runs, capsys):
