@@ -2,17 +2,16 @@ import pytest
 import torch
 from hypothesis import settings
 
-from data import load
-from models.instances import ArchitectureOnImages
-from models.registry import ARCHITECTURES
-from tests import miniature
+from models.instances import TargetNet
+from models.target_nets import ARCHITECTURES
+from tests.projects import _made, each_script, few_photos, own_project, project, project_folder  # noqa: F401 (fixtures)
 
 settings.register_profile("no deadline", deadline=None)  # how long an example takes says nothing about the property
 settings.load_profile("no deadline")
 
 
 def spread_out(state: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-    """A state whose every entry differs from its initial value: batch norm's ones and zeros would hide mistakes."""
+    """Return a state whose every entry differs from its initial value: batch norm's ones and zeros would hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     spread = {}
     for name, value in state.items():
@@ -26,22 +25,14 @@ def spread_out(state: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Ten
 
 
 def instances_in_float64(name: str, image_shape: tuple[int, int, int], num_classes: int, m: int):
-    """An architecture whose nets are float64, and the state of m instances of it."""
-    nets = ArchitectureOnImages(ARCHITECTURES[name], image_shape, num_classes)
+    """Return an architecture whose nets are float64, and the state of m instances of it."""
+    nets = TargetNet(ARCHITECTURES[name], image_shape, num_classes)
     nets.trained.double()
     nets.fused.double()
     state = {
         key: value.double() if value.is_floating_point() else value for key, value in nets.start(list(range(m))).items()
     }
     return nets, spread_out(state, seed=m)
-
-
-@pytest.fixture(scope="session")
-def each_script(tmp_path_factory):
-    """What every script wrote, in miniature, by name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
-        return miniature.run_each_script(tmp_path_factory.mktemp("each"))
 
 
 @pytest.fixture(autouse=True)
