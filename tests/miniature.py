@@ -206,7 +206,9 @@ class Ran:
 def modified(root: Path) -> dict[Path, int]:
     """Return when each file was modified, but for locks."""
     return {
-        path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.name not in (".lock", ".locked-by")
+        path: path.stat().st_mtime_ns
+        for path in root.rglob("*")
+        if path.is_file() and path.name not in (".lock", ".locked-by")
     }
 
 

@@ -165,9 +165,7 @@ def test_comparison_table_and_figure(own_project, monkeypatch):
     table = (own_project / "runs/photos/compare_objectives.md").read_text().splitlines()
     # A head, a rule, best and last of three objectives, and two rows that are predicted for all.
     assert len(table) == 2 + 6 + 2 and len({line.count("|") for line in table}) == 1 and "nan" not in "".join(table)
-    results, figure = figure_of(
-        compare_objectives, miniature.config_of(compare_objectives, own_project), monkeypatch
-    )
+    results, figure = figure_of(compare_objectives, miniature.config_of(compare_objectives, own_project), monkeypatch)
     left, middle, right = figure.axes
     order = np.argsort(results["target_accuracy"])
     drawn = {line.get_label(): line.get_ydata() for line in left.lines}
