@@ -4,17 +4,15 @@
     python create_nets_dataset_multi.py cifar10                   # the paper
     python create_nets_dataset_multi.py cifar10 --dataset FOLDER  # your images
 
-FOLDER holds train/CLASS/IMAGE and test/CLASS/IMAGE, square images of 32 or 64 pixels a side.
-Writes runs/<dataset>/nets/<architecture>-sgd/*.safetensors and nets/teacher/, and the lists that name them:
-models/input_lists/<dataset>/multi/{train,val,test,teacher}.txt, and missing/{train,val,test}.txt, which hold the lowest and
-the highest ClassId alone, from the same instances. Of each instance, the state with the best validation accuracy is saved.
-Run it again to resume: an instance on disk is not trained again."""
+FOLDER has train/CLASS/IMAGE and test/CLASS/IMAGE, square images of 32 or 64 pixels a side. Writes
+runs/<dataset>/nets/<architecture>-sgd/*.safetensors and nets/teacher/, each instance at its best validation accuracy, and
+input lists: models/input_lists/<dataset>/multi/{train,val,test,teacher}.txt, and missing/{train,val,test}.txt with the lowest
+and the highest ClassId alone. Run it again to resume: an instance on disk is not trained again."""
 
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from data.folders import Folders
@@ -28,7 +26,7 @@ from models.target_nets import ARCHITECTURES, Architecture, architectures_by_cla
 from training.command_line import run_script
 from training.constants import Count, Flat, Fraction, NonNegative, Positive, Seed, SideBySide
 from training.distributed import is_first
-from training.runtime import pick_device
+from training.runtime import as_json, pick_device
 from training.zoo import Ensemble, Plan, Zoo, initial_state, plan_instances, save_instances
 
 
@@ -72,8 +70,7 @@ PRESETS = {
         validate_every=1,
         sides=SideBySide(14),  # half of an architecture: two ranks split the work
     ),
-    "cifar10": Config("cifar10"),
-    "tiny-imagenet-200": Config("tiny-imagenet-200"),
+    **{name: Config(name) for name in ("cifar10", "tiny-imagenet-200")},
 }
 
 
@@ -81,18 +78,16 @@ def main(config: Config) -> None:
     device = pick_device()
     images = load_images(config.dataset, config.folders.data_dir, device)
     pool, teacher = architectures_by_class_id(), get_architecture(config.teacher)
-    check_counts(config, pool)
     plans, lists = plan_all(config, images, pool, teacher)  # refuses now, not after hours of training
 
-    per_epoch = Batches(images.train, [], config.image_batch).per_pass
     rates = dict(lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
     sgd = partial(torch.optim.SGD, **rates, fused=True)
     zoo = Zoo(config)
     for architecture, planned in plans:
         net = TargetNet(architecture, images.image_shape, images.num_classes)
         num_epochs = planned[0].facts["num_epochs"]
-        first = round(config.validate_from * num_epochs)
-        drops = [round(fraction * num_epochs) for fraction in config.lr_drops]
+        per_epoch = planned[0].steps // num_epochs
+        first, *drops = (round(fraction * num_epochs) for fraction in (config.validate_from, *config.lr_drops))
         for stack in zoo.stacks(planned):
             kind = list(ARCHITECTURES).index(architecture.name)
             keys = [(config.seed, kind, plan.index) for plan in stack.plans]
@@ -103,8 +98,7 @@ def main(config: Config) -> None:
                 ensemble.set_learning_rate(config.learning_rate * 0.1**fallen)
                 ensemble.step(*batches.batch(step))
                 epoch = (step + 1) / per_epoch
-                due = epoch >= first and (epoch - first) % config.validate_every == 0
-                if due or epoch == num_epochs:
+                if epoch == num_epochs or epoch >= first and (epoch - first) % config.validate_every == 0:
                     ensemble.update_best(accuracy(net, net.fuse(ensemble.state()), images.val))
             save_instances(stack.plans, ensemble.best_state, ensemble.best_accuracy)
             stack.finish()
@@ -115,49 +109,41 @@ def main(config: Config) -> None:
             write_lists(texts)
 
 
-def check_counts(config: Config, pool: list[Architecture]) -> None:
-    """Raise InputError unless there is a number for each architecture."""
+def plan_all(
+    config: Config, images: ImageSet, pool: list[Architecture], teacher: Architecture
+) -> tuple[list[tuple[Architecture, list[Plan]]], list[dict[Path, str]]]:
+    """Return the planned instances, the teacher first, and the input lists of both settings.
+
+    Raise InputError unless each architecture has a number, or if lists exist with other instances.
+    """
     for flag, numbers in (("--num-train", config.num_train), ("--num-epochs", config.num_epochs)):
         if len(numbers) != len(pool):
             names = ", ".join(architecture.name for architecture in pool)
             raise InputError(f"{flag} {len(numbers)} numbers: give {len(pool)}, one for each of {names}")
-    for few, all_of_them in zip(config.num_train_missing, (config.num_train[0], config.num_train[-1])):
-        if few > all_of_them:
-            raise InputError(f"--num-train-missing {few}: it takes from the {all_of_them} of --num-train, give fewer")
-
-
-def plan_all(
-    config: Config, images: ImageSet, pool: list[Architecture], teacher: Architecture
-) -> tuple[list[tuple[Architecture, list[Plan]]], list[dict[Path, str]]]:
-    """Return the planned instances, the teacher first, and the input lists of both settings."""
+    for few, total in zip(config.num_train_missing, (config.num_train[0], config.num_train[-1])):
+        if few > total:
+            raise InputError(f"--num-train-missing {few}: it takes from the {total} of --num-train, give fewer")
+    protocol = "learning_rate lr_drops momentum weight_decay image_batch validate_from validate_every".split()
+    facts = {"dataset": images.name, "images": images.fingerprint}
+    facts |= {name: as_json(getattr(config, name)) for name in protocol}
+    per_epoch = Batches(images.train, [], config.image_batch).per_pass
+    counts = [{"train": number, "val": config.num_val, "test": config.num_test} for number in config.num_train]
+    made = [(teacher, "teacher", {"teacher": 1}, config.teacher_epochs)]
+    made += [(each, f"{each.name}-sgd", *of) for each, *of in zip(pool, counts, config.num_epochs)]
     plans, entries = [], {"multi": {}, "missing": {}}
-    for i, architecture in enumerate(pool):
-        numbers = {"train": config.num_train[i], "val": config.num_val, "test": config.num_test}
-        folder = config.folders.nets(config.dataset, f"{architecture.name}-sgd")
-        planned = plan(config, images, architecture, folder, sum(numbers.values()), config.num_epochs[i])
+    for architecture, collection, numbers, num_epochs in made:
+        folder = config.folders.nets(config.dataset, collection)
+        known = {**facts, "architecture": architecture.name, "num_epochs": num_epochs}
+        planned = plan_instances(sum(numbers.values()), [num_epochs * per_epoch], folder, known, config.seed)
         plans.append((architecture, planned))
-        ends = np.cumsum([0, *numbers.values()]).tolist()  # instances differ by chance alone: the first ones train
-        for split, start, end in zip(numbers, ends, ends[1:]):
-            lines = [Entry(architecture, images.name, each.path) for each in planned[start:end]]
-            entries["multi"].setdefault(split, []).extend(lines)
-            seen = config.num_train_missing[i > 0] if split == "train" else len(lines)
-            entries["missing"].setdefault(split, []).extend(lines[:seen] if i in (0, len(pool) - 1) else [])
-    planned = plan(config, images, teacher, config.folders.nets(config.dataset, "teacher"), 1, config.teacher_epochs)
-    entries["multi"]["teacher"] = [Entry(teacher, images.name, planned[0].path)]
-    lists = [list_texts(config.folders, config.dataset, setting, each) for setting, each in entries.items()]
-    return [(teacher, planned), *plans], lists
-
-
-def plan(
-    config: Config, images: ImageSet, architecture: Architecture, folder: Path, total: int, num_epochs: int
-) -> list[Plan]:
-    """Return `total` planned instances of one architecture."""
-    protocol = ("learning_rate", "momentum", "weight_decay", "image_batch", "validate_from", "validate_every")
-    facts = {"lr_drops": list(config.lr_drops), **{name: getattr(config, name) for name in protocol}}
-    facts |= {"dataset": images.name, "architecture": architecture.name}
-    facts |= {"num_epochs": num_epochs, "images": images.fingerprint}
-    steps = num_epochs * Batches(images.train, [], config.image_batch).per_pass
-    return plan_instances(total, [steps], folder, facts, config.seed)
+        lines = [Entry(architecture, images.name, each.path) for each in planned]
+        for split, number in numbers.items():  # instances differ by chance alone: the first ones train
+            chosen, lines = lines[:number], lines[number:]
+            entries["multi"].setdefault(split, []).extend(chosen)
+            if split != "teacher" and architecture in (pool[0], pool[-1]):
+                seen = config.num_train_missing[architecture == pool[-1]] if split == "train" else number
+                entries["missing"].setdefault(split, []).extend(chosen[:seen])
+    return plans, [list_texts(config.folders, config.dataset, setting, each) for setting, each in entries.items()]
 
 
 if __name__ == "__main__":

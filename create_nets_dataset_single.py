@@ -4,8 +4,8 @@
     python create_nets_dataset_single.py cifar10                   # the paper
     python create_nets_dataset_single.py cifar10 --dataset FOLDER  # your images
 
-FOLDER holds train/CLASS/IMAGE and test/CLASS/IMAGE, square images of 32 or 64 pixels a side.
-Writes runs/<dataset>/nets/<architecture>-adam/*.safetensors and models/input_lists/<dataset>/single/{train,val,test}.txt.
+FOLDER has train/CLASS/IMAGE and test/CLASS/IMAGE, square images of 32 or 64 pixels a side. Writes
+runs/<dataset>/nets/<architecture>-adam/*.safetensors and models/input_lists/<dataset>/single/{train,val,test}.txt.
 Instances train side by side, each from its own initialization, on its own order and augmentation of the images. Run it again
 to resume: an instance on disk is not trained again."""
 

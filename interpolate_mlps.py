@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from evaluation.shape_figures import ShapeRow, plot_shape_rows, write_meshes, write_shape_page
 from tqdm import tqdm
 
 from data.files import write_json
@@ -22,6 +21,7 @@ from data.folders import Folders, command, dataset_name
 from data.nets import load_sirens
 from evaluation.metrics import correlation, interpolate
 from evaluation.plots import PREDICTED, WEIGHTS, save_figure
+from evaluation.shape_figures import ShapeRow, plot_shape_rows, write_meshes, write_shape_page
 from evaluation.spaces import Space, about_sirens
 from evaluation.surfaces import facts_along, level_sets, mesh_facts
 from models.errors import InputError

@@ -73,7 +73,7 @@ def main(config: Config) -> None:
         means = {"val_accuracy": found.mean().item(), "best_val_accuracy": search.best_accuracy.mean().item()}
         run.save(**means, **{f"val_accuracy_{name}": value for name, value in each.items()})
 
-    if run.step == 0:
+    if not search.validated:
         validate()
     for step in run.steps():
         if search.stopped:

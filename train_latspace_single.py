@@ -61,7 +61,7 @@ def main(config: Config) -> None:
         search.update(found)
         run.save(val_accuracy=found.item(), best_val_accuracy=search.best_accuracy.item())
 
-    if run.step == 0:
+    if not search.validated:
         validate()
     for step in run.steps():
         if search.stopped:

@@ -29,14 +29,7 @@ from models.target_nets import architectures_by_class_id
 from training.command_line import run_script
 from training.constants import Count, Flat, Fraction, Optim, Positive, Seed, Start, Views
 from training.distributed import rank_slice
-from training.losses import (
-    Teacher,
-    boundary_pairs,
-    class_id_losses,
-    interpolate_boundaries,
-    interpolation_factors,
-    teacher_losses,
-)
+from training.losses import Teacher, boundary_pairs, class_id_losses, interpolate_boundaries, teacher_losses
 from training.run import Run, run_constants
 from training.runtime import mixed_precision, pick_device
 from training.views import add_noise, start_at_instances
@@ -46,7 +39,7 @@ from training.views import add_noise, start_at_instances
 class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
     sizes: Flat[Sizes]
-    optim: Flat[Optim]
+    optim: Flat[Optim] = field(default_factory=Optim)
     start: Flat[Start] = field(default_factory=Start)
     views: Flat[Views] = field(default_factory=Views)
     setting: Literal["multi", "missing"] = "multi"  # all architectures, or only the lowest and the highest ClassId
@@ -58,7 +51,6 @@ class Config:
     folders: Flat[Folders] = field(default_factory=Folders)
 
 
-PAPER = Optim(num_steps=312_000, validate_every=1560)  # 1000 passes over CIFAR-10, a validation after every fifth
 PRESETS = {
     "photos": Config(
         "photos",
@@ -69,10 +61,8 @@ PRESETS = {
         temperature=2.0,
         image_batch=64,
     ),
-    "cifar10": Config("cifar10", Sizes((88, 10_000)), PAPER),
-    "tiny-imagenet-200": Config(
-        "tiny-imagenet-200", Sizes((88, 10_000)), Optim(num_steps=625_000, validate_every=3125)
-    ),
+    "cifar10": Config("cifar10", Sizes((88, 10_000))),
+    "tiny-imagenet-200": Config("tiny-imagenet-200", Sizes((88, 10_000)), Optim(625_000, validate_every=3125)),
 }
 
 
@@ -108,10 +98,9 @@ def main(config: Config) -> None:
         else:
             targets = train[meta_batch(len(train), config.meta_batch, seed, step)]
         rows = add_noise(targets.rows, model.width, config.views, seed, step)  # (M, P)
+        logits = teacher.logits(batches, step, x)  # (B, classes)
         with precision:
-            loss, terms = step_losses(
-                config, space, rows, targets.class_ids, x, labels, teacher.logits(batches, step, x)
-            )
+            loss, terms = step_losses(config, space, rows, targets.class_ids, x, labels, logits)
         run.descend(loss, targets.paths, **terms)
         if run.validates():
             embeddings = space.encode(val.rows)
@@ -134,7 +123,7 @@ def step_losses(
     """
     model, num_class_ids = space.model, len(space.nets)
     pairs = boundary_pairs(list(class_ids), num_class_ids)
-    made_of = [(i,) for i in range(len(rows))] + [pair for pair in pairs for _ in interpolation_factors(num_class_ids)]
+    made_of = [(i,) for i in range(len(rows))] + [pair for pair in pairs for _ in range(num_class_ids - 2)]
     needed = sorted({i for sources in made_of[rank_slice()] for i in sources})
     if not needed:
         nothing = torch.zeros((), device=x.device)

@@ -39,7 +39,7 @@ FOLDERS = {"behaviour": "single", "weights": "weights", "both": "both"}
 class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
     sizes: Flat[Sizes]
-    optim: Flat[Optim]
+    optim: Flat[Optim] = field(default_factory=Optim)
     start: Flat[Start] = field(default_factory=Start)
     views: Flat[Views] = field(default_factory=Views)
     architecture: str = "resnet8"  # of the instances
@@ -60,11 +60,8 @@ PRESETS = {
         Views(prep_noise=0.3, reorder_channels=True),
         image_batch=64,
     ),
-    # 1000 passes over the images, with a validation after every fifth.
-    "cifar10": Config("cifar10", Sizes((8, 10_000)), Optim(num_steps=312_000, validate_every=1560)),
-    "tiny-imagenet-200": Config(
-        "tiny-imagenet-200", Sizes((16, 10_000)), Optim(num_steps=625_000, validate_every=3125)
-    ),
+    "cifar10": Config("cifar10", Sizes((8, 10_000))),
+    "tiny-imagenet-200": Config("tiny-imagenet-200", Sizes((16, 10_000)), Optim(625_000, validate_every=3125)),
 }
 
 

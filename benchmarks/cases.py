@@ -9,22 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import plain
-from models.architecture_pool import ArchitecturePool
-from models.instances import ArchitectureOnImages
-from models.prep import pack, unpack
+from data.images import make_images
+from evaluation.metrics import accuracy
+from models.instances import TargetNet, TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
-from models.registry import ARCHITECTURES
-from models.siren import SirenNets
-from training.ensembles import Ensemble, SirenEnsemble
+from models.target_nets import ARCHITECTURES, architectures_by_class_id, get_architecture, siren
 from training.losses import (
     boundary_pairs,
     class_id_losses,
-    distillation_loss,
+    distillation_losses,
     interpolate_boundaries,
-    sdf_loss,
+    sdf_losses,
     teacher_losses,
 )
 from training.runtime import mixed_precision
+from training.zoo import Ensemble, squared_errors
 
 Step = Callable[[], object]
 PHOTOS, CIFAR10 = (1, 8, 8), (3, 32, 32)
@@ -33,7 +32,10 @@ PLAIN_AT_MOST = 8  # instances one by one cost the same each; so many are timed
 
 @dataclass(frozen=True)
 class Case:
-    """`build(plainly, device)` gives the step; it handles `items` things (`plain_items` the plain way), and times are per item."""
+    """A step to be timed: `build(plainly, device)` returns it.
+
+    It computes `items` things, the plain way `plain_items`, and times are for one.
+    """
 
     title: str
     build: Callable[[bool, torch.device], Step]
@@ -51,8 +53,12 @@ def optimize(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> St
     return step
 
 
-def adam(net_space: PrepAutoencoder, plainly: bool) -> torch.optim.Adam:
-    return torch.optim.Adam(net_space.parameters(), 1e-4, **({} if plainly else {"fused": True}))
+def adam(model: PrepAutoencoder, plainly: bool) -> torch.optim.Adam:
+    return torch.optim.Adam(model.parameters(), 1e-4, **({} if plainly else {"fused": True}))
+
+
+def target_net(name: str, image_shape: tuple[int, int, int]) -> TargetNet:
+    return TargetNet(get_architecture(name), image_shape, 10)
 
 
 def single_step(
@@ -63,129 +69,125 @@ def single_step(
     m: int = 8,
     batch: int = 128,
 ) -> Step:
-    """A step of train_single_arch.py: M ResNet8 on B images."""
-    nets = ArchitectureOnImages(ARCHITECTURES["resnet8"], image_shape, 10)
-    rows = nets.fuse(nets.start(list(range(m)))).to(device)
-    net_space, x = PrepAutoencoder(sizes).to(device), torch.randn(batch, *image_shape, device=device)
+    """Return a step of train_single_arch.py: M ResNet8 on B images."""
+    net = target_net("resnet8", image_shape)
+    rows = net.fuse(net.start(range(m))).to(device)
+    model, x = PrepAutoencoder(sizes).to(device), torch.randn(batch, *image_shape, device=device)
 
     def plain_loss() -> Tensor:
-        return plain.single_loss(net_space, nets, rows, pack(rows, sizes.prep_shape), x, 4.0)
+        return plain.single_loss(model, net, rows, x, 4.0)
 
     def loss() -> Tensor:
         with mixed_precision(device, None):
             with torch.no_grad():
-                target = nets.run(rows, x)
-            predicted = nets.run(unpack(net_space(pack(rows, sizes.prep_shape)), nets.num_parameters), x)
-        return distillation_loss(predicted, target, 4.0)
+                target = net.run(rows, x)
+            return distillation_losses(net.run(model(rows), x), target, 4.0).mean()
 
-    return optimize(adam(net_space, plainly), plain_loss if plainly else loss)
+    return optimize(adam(model, plainly), plain_loss if plainly else loss)
 
 
 def multi_step(plainly: bool, device: torch.device, batch: int = 128) -> Step:
-    """A step of train_multi_arch.py on LeNetLike and ResNet32, with the two interpolated instances between them."""
-    pool = ArchitecturePool(CIFAR10, 10, (88, 10_000))
-    class_ids = [0, len(pool) - 1]
-    preps = torch.cat([pack(pool[i].fuse(pool[i].start([0])), pool.prep_shape) for i in class_ids]).to(device)
-    teacher = ArchitectureOnImages(ARCHITECTURES["resnet56"], CIFAR10, 10)
+    """Return a step of train_multi_arch.py on LeNetLike and ResNet32, with the two interpolated instances between them."""
+    nets, prep_shape = TargetNets.on_images(architectures_by_class_id(), CIFAR10, 10), (88, 10_000)
+    class_ids = [0, len(nets) - 1]
+    width = max(nets.num_parameters.values())
+    rows = [nets[i].fuse(nets[i].start([0]))[0] for i in class_ids]
+    rows = torch.stack([F.pad(row, (0, width - len(row))) for row in rows]).to(device)
+    teacher = target_net("resnet56", CIFAR10)
     teacher_row = teacher.fuse(teacher.start([0])).to(device)
-    net_space = PrepAutoencoder(Sizes(pool.prep_shape), len(pool)).to(device)
+    model = PrepAutoencoder(Sizes(prep_shape), len(nets)).to(device)
     x, labels = torch.randn(batch, *CIFAR10, device=device), torch.randint(10, (batch,), device=device)
 
     def plain_loss() -> Tensor:
-        return plain.multi_loss(net_space, pool, (teacher, teacher_row[0]), preps, class_ids, x, labels, 4.0, 0.9)
+        return plain.multi_loss(model, nets, (teacher, teacher_row[0]), rows, class_ids, x, labels, 4.0, 0.9)
 
     def loss() -> Tensor:
         with mixed_precision(device, None):
             with torch.no_grad():
                 teacher_logits = teacher.run(teacher_row, x)[0]
-            embeddings = net_space.encoder(preps)
-            between, between_ids = interpolate_boundaries(embeddings, boundary_pairs(class_ids, len(pool)), len(pool))
-            embeddings, wished = torch.cat([embeddings, between]), class_ids + between_ids
-            class_logits = net_space.classifier(embeddings)
+            embeddings = model.encode(rows)
+            between, between_ids = interpolate_boundaries(embeddings, boundary_pairs(class_ids, len(nets)), len(nets))
+            embeddings, desired = torch.cat([embeddings, between]), class_ids + between_ids
+            class_logits = model.classifier(embeddings)
             class_logits.argmax(1).tolist()  # what a step reads back; untrained, it would choose any architecture
-            predicted = pool.run(net_space.decoder(embeddings), wished, x)
-        return (
-            teacher_losses(predicted, teacher_logits, labels, 4.0, 0.9).sum()
-            + class_id_losses(class_logits, wished).sum()
-        )
+            predicted = nets.run(model.decode(embeddings), desired, x)
+            kd = teacher_losses(predicted, teacher_logits, labels, 4.0, 0.9).sum()
+            return kd + class_id_losses(class_logits, desired).sum()
 
-    return optimize(adam(net_space, plainly), plain_loss if plainly else loss)
+    return optimize(adam(model, plainly), plain_loss if plainly else loss)
 
 
 def sdf_step(plainly: bool, device: torch.device, points: int) -> Step:
-    """A step of train_mlps.py: 4 SIRENs of the paper's size."""
-    nets, prep_shape = SirenNets(), (8, 10_000)
-    rows = nets.layout.flatten(nets.start(list(range(4)))).to(device)
-    net_space, x = PrepAutoencoder(Sizes(prep_shape)).to(device), torch.rand(4, points, 3, device=device) * 2 - 1
+    """Return a step of train_mlps.py: 4 SIRENs of the paper's size."""
+    net = TargetNet(siren())
+    rows = net.fuse(net.start(range(4))).to(device)
+    model, x = PrepAutoencoder(Sizes((8, 10_000))).to(device), torch.rand(4, points, 3, device=device) * 2 - 1
     with torch.no_grad():
-        target = nets.run(rows, x)  # at all samples, before training
+        target = net.run(rows, x)  # at all samples, before training
 
     def plain_loss() -> Tensor:
-        return plain.sdf_loss(net_space, nets, rows, pack(rows, prep_shape), x)
+        return plain.sdf_loss(model, net, rows, x)
 
     def loss() -> Tensor:
-        return sdf_loss(nets.run(unpack(net_space(pack(rows, prep_shape)), nets.num_parameters), x), target)
+        with mixed_precision(device, None):
+            return sdf_losses(net.run(model(rows), x), target).mean()
 
-    return optimize(adam(net_space, plainly), plain_loss if plainly else loss)
+    return optimize(adam(model, plainly), plain_loss if plainly else loss)
 
 
 def instance_training(
     plainly: bool, device: torch.device, name: str, image_shape: tuple[int, int, int], m: int, batch: int = 128
 ) -> Step:
-    """A step of M instances in training, each on its own images: side by side, or one by one."""
-    nets = ArchitectureOnImages(ARCHITECTURES[name], image_shape, 10)
+    """Return a step of M instances in training, each on its own images: side by side, or one by one."""
+    net = target_net(name, image_shape)
     m = min(m, PLAIN_AT_MOST) if plainly else m
-    state = {key: value.to(device) for key, value in nets.start(list(range(m))).items()}
+    state = {key: value.to(device) for key, value in net.start(range(m)).items()}
     x, y = torch.randn(m, batch, *image_shape, device=device), torch.randint(10, (m, batch), device=device)
     if not plainly:
-        return partial(Ensemble(nets, state, lambda rows: torch.optim.Adam(rows, 1e-3, fused=True)).step, x, y)
+        return partial(Ensemble(net, state, partial(torch.optim.Adam, lr=1e-3, fused=True)).step, x, y)
     states = [{key: value[i] for key, value in state.items()} for i in range(m)]
-    one_by_one = plain.OneByOne(partial(plain.run_net, name), nets.trained_layout, states, 1e-3)
-    return partial(one_by_one.step, x, y, F.cross_entropy)
+    return partial(plain.OneByOne(name, net.trained_layout, states, 1e-3).step, x, y, F.cross_entropy)
 
 
 def siren_fitting(plainly: bool, device: torch.device, m: int, points: int) -> Step:
-    """A step of M SIRENs of the paper's size, each at its own points."""
-    nets = SirenNets()
-    state = {key: value.to(device) for key, value in nets.start(list(range(m))).items()}
+    """Return a step of M SIRENs of the paper's size, each at its own points."""
+    net = TargetNet(siren())
+    state = {key: value.to(device) for key, value in net.start(range(m)).items()}
     x, y = torch.rand(m, points, 3, device=device) * 2 - 1, torch.rand(m, points, device=device)
     if not plainly:
-        return partial(SirenEnsemble(nets, state, lambda rows: torch.optim.Adam(rows, 1e-4, fused=True)).step, x, y)
+        return partial(Ensemble(net, state, partial(torch.optim.Adam, lr=1e-4, fused=True), squared_errors).step, x, y)
     states = [{key: value[i] for key, value in state.items()} for i in range(m)]
-    return partial(plain.OneByOne(plain.run_siren, nets.layout, states, 1e-4).step, x, y, F.mse_loss)
+    return partial(plain.OneByOne("siren", net.layout, states, 1e-4).step, x, y, F.mse_loss)
 
 
 def evaluation(plainly: bool, device: torch.device, m: int, image_shape: tuple[int, int, int], images: int) -> Step:
-    """Accuracies of M ResNet8. The plain way takes batches of 128 images, as in training."""
-    from data.images import make_images
-    from evaluation.accuracy import accuracy
-
-    nets = ArchitectureOnImages(ARCHITECTURES["resnet8"], image_shape, 10)
-    rows = nets.fuse(nets.start(list(range(m)))).to(device)
+    """Return the accuracies of M ResNet8. The plain way takes batches of 128 images, as in training."""
+    net = target_net("resnet8", image_shape)
+    rows = net.fuse(net.start(range(m))).to(device)
     channels, side, _ = image_shape
     pixels = torch.randint(256, (images, side, side, channels), dtype=torch.uint8).numpy()
     split = make_images(pixels, torch.randint(10, (images,)).numpy(), (0.5,) * channels, (0.25,) * channels, 1)
     split = split.to(device)
     if not plainly:
-        return partial(accuracy, nets, rows, split)
+        return partial(accuracy, net, rows, split)
     rows = rows[:PLAIN_AT_MOST]
-    return lambda: plain.accuracies(nets, rows, split.plain(0, images), split.labels, 128)
+    return lambda: plain.accuracies(net, rows, split.plain(0, images), split.labels, 128)
 
 
 def decoding(plainly: bool, device: torch.device) -> Step:
-    """One embedding to its PRep at the paper's size, without gradient."""
+    """Return the decoding of one embedding at the paper's size, without gradient."""
     decoder, embedding = PrepAutoencoder(Sizes((8, 10_000))).decoder.to(device), torch.randn(1, 4096, device=device)
     return torch.no_grad()(partial(plain.decode, decoder, embedding) if plainly else partial(decoder, embedding))
 
 
 def small_step(plainly: bool, device: torch.device, m: int = 8, batch: int = 64, width: int = 1280) -> Step:
-    """A step at sizes from which M, B and H*W are varied."""
+    """Return a step at sizes from which M, B and H*W are varied."""
     sizes = Sizes((8, width), emb_size=1024, grid=32, row_length=128, row_channels=64)
     return single_step(plainly, device, sizes, PHOTOS, m, batch)
 
 
 def growth_cases() -> dict[str, dict[int, Case]]:
-    """By what grows; M, B, or the numbers in a PRep, H*W."""
+    """Return cases by what grows, M, B, or the size H*W of a PRep, and by how much."""
     varied = {
         "meta-batch M": [(m, {"m": m}) for m in (1, 2, 4, 8, 16, 32)],
         "image batch B": [(b, {"batch": b}) for b in (16, 32, 64, 128, 256, 512)],
@@ -198,7 +200,7 @@ def growth_cases() -> dict[str, dict[int, Case]]:
 
 
 def cases(on_gpu: bool) -> dict[str, Case]:
-    """Paper sizes where a GPU is; on the CPU instances are those of `photos`, and SIRENs see fewer points."""
+    """Return cases by name: the paper's sizes on a GPU; on the CPU, instances of `photos`, and fewer points for SIRENs."""
     image_shape, images = (CIFAR10, 10_000) if on_gpu else (PHOTOS, 2000)
     points, fitted = (50_000, 16) if on_gpu else (5000, 4)
     size, p = "x".join(map(str, image_shape)), f"{points:,}"

@@ -1,9 +1,9 @@
-"""NetSpace written the straightforward way: what the fast paths are compared with, in speed here and in numbers by
+"""NetSpace written the plain way: what the fast paths are compared with, in speed here and in numbers by
 tests/test_fast_paths.py.
 
-PyTorch's layers in its default memory layout, one net after the other, each with an optimizer of its own in training; one
-embedding after the other through the teacher (which the original release runs again for every net and every pair); every
-loss read back as it comes. No step of the maths is left out or added.
+PyTorch's layers in its default memory layout, one net after the other, each with an optimizer of its own in training; the
+teacher runs again for every embedding (the original release runs it for every net and every pair); every loss is read back
+as it comes. No step of the maths is left out or added.
 """
 
 from collections.abc import Callable
@@ -12,15 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import lenet_like, resnet, vanilla_cnn
-from models.architecture_pool import ArchitecturePool
-from models.class_id_classifier import ClassIdClassifier
-from models.decoder import Decoder
-from models.encoder import Encoder
-from models.instances import ArchitectureOnImages
-from models.prep import Layout
-from models.prep_autoencoder import PrepAutoencoder
-from models.siren import FREQUENCY, SirenNets
+from models.instances import TargetNet, TargetNets
+from models.prep_autoencoder import ClassIdClassifier, Decoder, Encoder, PrepAutoencoder
+from models.rows import Layout
+from models.target_nets import lenet_like, resnet, vanilla_cnn
+from models.target_nets.siren import FREQUENCY
 
 State = dict[str, Tensor]  # of one net
 
@@ -34,7 +30,7 @@ def linear(state: State, name: str, x: Tensor) -> Tensor:
 
 
 def norm(state: State, name: str, x: Tensor) -> Tensor:
-    """Batch norm in training, where the net still has it. Updates the running statistics in place."""
+    """Compute batch norm in training, if the net has it. Updates the running statistics in place."""
     if f"{name}.running_mean" not in state:
         return x
     mean, var, weight, bias = (state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
@@ -71,14 +67,14 @@ def run_resnet(state: State, x: Tensor) -> Tensor:
     return linear(state, "fc", F.avg_pool2d(x, pool).flatten(1))
 
 
-def run_net(name: str, state: State, images: Tensor) -> Tensor:
-    """Logits (B, classes) of one net of an architecture, its state dict given, on images (B, C, S, S)."""
-    run = {"lenetlike": run_lenet_like, "vanilla_cnn": run_vanilla_cnn}.get(name, run_resnet)
-    return run(state, images.contiguous())
+def run_net(name: str, state: State, inputs: Tensor) -> Tensor:
+    """Return outputs of one net of an architecture, from its state dict: logits (B, classes), or distances (B,) of a SIREN."""
+    runs = {"lenetlike": run_lenet_like, "vanilla_cnn": run_vanilla_cnn, "siren": run_siren}
+    return runs.get(name, run_resnet)(state, inputs.contiguous())
 
 
 def run_siren(state: State, points: Tensor) -> Tensor:
-    """Signed distances (B,) of one SIREN at points (B, 3)."""
+    """Return signed distances (B,) of one SIREN at points (B, 3)."""
     layers = [name.removesuffix(".weight") for name in state if name.endswith("weight")]
     for name in layers[:-1]:
         points = torch.sin(FREQUENCY * linear(state, name, points))
@@ -86,12 +82,12 @@ def run_siren(state: State, points: Tensor) -> Tensor:
 
 
 def state_of(layout: Layout, row: Tensor) -> State:
-    """A row (P,) as the state dict of one net."""
+    """Return a row (P,) as the state dict of one net."""
     return {name: value[0] for name, value in layout.unflatten(row[None]).items()}
 
 
 def encode(encoder: Encoder, preps: Tensor) -> Tensor:
-    """PReps (M, 1, H, W) to embeddings (M, E), as drawn in the paper's Fig. 1."""
+    """Map PReps (M, 1, H, W) to embeddings (M, E), as drawn in the paper's Fig. 1."""
     x = preps
     for layer, stride, padding in (
         (encoder.conv1[0], (1, 2), (0, 1)),
@@ -105,7 +101,7 @@ def encode(encoder: Encoder, preps: Tensor) -> Tensor:
 
 
 def decode(decoder: Decoder, embeddings: Tensor) -> Tensor:
-    """Embeddings (M, E) to PReps (M, 1, H, W), as drawn in the paper's Fig. 1."""
+    """Map embeddings (M, E) to PReps (M, 1, H, W), as drawn in the paper's Fig. 1."""
     m = len(embeddings)
     convs = [getattr(decoder, f"conv{i}")[0] for i in (1, 2, 3, 4)]
     shapes = [(-1, decoder.grid, decoder.grid), decoder.rows, decoder.half_rows]
@@ -117,102 +113,104 @@ def decode(decoder: Decoder, embeddings: Tensor) -> Tensor:
 
 
 def classify(classifier: ClassIdClassifier, embeddings: Tensor) -> Tensor:
-    """Embeddings (M, E) to ClassId logits (M, A)."""
+    """Map embeddings (M, E) to ClassId logits (M, A)."""
     x = embeddings.reshape(len(embeddings), -1, classifier.grid, classifier.grid)
     return classifier.arch_classifier(F.leaky_relu(classifier.arch_conv(x)).flatten(1))
 
 
-def divergence(predicted: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """KL(wanted || predicted) at a temperature, times its square, mean over images: logits (B, classes) to a scalar."""
-    p, t = F.log_softmax(predicted / temperature, dim=1), F.softmax(wanted / temperature, dim=1)
+def pack(rows: Tensor, prep_shape: tuple[int, int]) -> Tensor:
+    """Write rows (M, P) into PReps (M, 1, H, W), one line after the other."""
+    preps = rows.new_zeros(len(rows), prep_shape[0] * prep_shape[1])
+    preps[:, : rows.shape[1]] = rows
+    return preps.view(-1, 1, *prep_shape)
+
+
+def predict(model: PrepAutoencoder, rows: Tensor) -> Tensor:
+    """Map rows (M, P) to rows (M, H*W) of predicted instances."""
+    return decode(model.decoder, encode(model.encoder, pack(rows, model.prep_shape))).flatten(1)
+
+
+def divergence(predicted: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Compute KL(target || predicted) at a temperature, times its square, mean over images, from logits (B, classes)."""
+    p, t = F.log_softmax(predicted / temperature, dim=1), F.softmax(target / temperature, dim=1)
     return F.kl_div(p, t, reduction="batchmean") * temperature**2
 
 
-def single_loss(
-    net_space: PrepAutoencoder,
-    nets: ArchitectureOnImages,
-    rows: Tensor,
-    preps: Tensor,
-    images: Tensor,
-    temperature: float,
-) -> Tensor:
-    """Eq. 1 for M targets, rows (M, P) and PReps (M, 1, H, W), on images (B, C, S, S): a scalar."""
-    name, losses, told = nets.architecture.name, [], 0.0
-    predicted = decode(net_space.decoder, encode(net_space.encoder, preps)).flatten(1)
-    for target_row, predicted_row in zip(rows, predicted):
+def single_loss(model: PrepAutoencoder, net: TargetNet, rows: Tensor, images: Tensor, temperature: float) -> Tensor:
+    """Compute eq. 1 for M targets, rows (M, P), on images (B, C, S, S): a scalar, the mean over targets."""
+    losses, shown = [], 0.0
+    for target_row, predicted_row in zip(rows, predict(model, rows)):
         with torch.no_grad():
-            target = run_net(name, state_of(nets.layout, target_row), images)
-        logits = run_net(name, state_of(nets.layout, predicted_row[: nets.num_parameters]), images)
+            target = run_net(net.name, state_of(net.layout, target_row), images)
+        logits = run_net(net.name, state_of(net.layout, predicted_row[: net.num_parameters]), images)
         losses.append(divergence(logits, target, temperature))
-        told += losses[-1].item()
+        shown += losses[-1].item()
     return torch.stack(losses).mean()
 
 
 def multi_loss(
-    net_space: PrepAutoencoder,
-    pool: ArchitecturePool,
-    teacher: tuple[ArchitectureOnImages, Tensor],
-    preps: Tensor,
+    model: PrepAutoencoder,
+    nets: TargetNets,
+    teacher: tuple[TargetNet, Tensor],
+    rows: Tensor,
     class_ids: list[int],
     images: Tensor,
     labels: Tensor,
     temperature: float,
     alpha: float,
 ) -> Tensor:
-    """Eq. 11 and 12 for M targets: a scalar. `teacher` is its nets and its row (P,).
+    """Compute eq. 11 and 12 for M targets, rows (M, P): a scalar. `teacher` is its net and its row (P,).
 
-    Instances are built with the architecture that is wished of them, so that what a step costs is known.
+    Instances are built with the desired architecture, so that the cost of a step is known.
     """
-    embeddings = encode(net_space.encoder, preps)
-    shown = list(zip(embeddings, class_ids))
-    highest = len(pool) - 1
+    embeddings = encode(model.encoder, pack(rows, model.prep_shape))
+    all_of_them = list(zip(embeddings, class_ids))
+    highest = len(nets) - 1
     for low, low_id in zip(embeddings, class_ids):
         for high, high_id in zip(embeddings, class_ids):
             if (low_id, high_id) == (0, highest):
                 factors = [(i / highest, i) for i in range(1, highest)]
-                shown += [((1 - gamma) * low + gamma * high, i) for gamma, i in factors]
-    total, told = torch.zeros((), dtype=preps.dtype, device=preps.device), 0.0
-    for embedding, class_id in shown:
-        nets, (teacher_nets, teacher_row) = pool[class_id], teacher
-        class_logits = classify(net_space.classifier, embedding[None])
-        row = decode(net_space.decoder, embedding[None]).flatten()[: nets.num_parameters]
-        predicted = run_net(nets.architecture.name, state_of(nets.layout, row), images)
+                all_of_them += [((1 - gamma) * low + gamma * high, i) for gamma, i in factors]
+    total, shown = torch.zeros((), dtype=rows.dtype, device=rows.device), 0.0
+    for embedding, class_id in all_of_them:
+        net, (teacher_net, teacher_row) = nets[class_id], teacher
+        class_logits = classify(model.classifier, embedding[None])
+        row = decode(model.decoder, embedding[None]).flatten()[: net.num_parameters]
+        predicted = run_net(net.name, state_of(net.layout, row), images)
         with torch.no_grad():
-            state = state_of(teacher_nets.layout, teacher_row)
-            wanted = run_net(teacher_nets.architecture.name, state, images)
-        loss = alpha * divergence(predicted, wanted, temperature) + (1 - alpha) * F.cross_entropy(predicted, labels)
-        loss = loss + F.cross_entropy(class_logits, torch.tensor([class_id], device=preps.device))
+            target = run_net(teacher_net.name, state_of(teacher_net.layout, teacher_row), images)
+        loss = alpha * divergence(predicted, target, temperature) + (1 - alpha) * F.cross_entropy(predicted, labels)
+        loss = loss + F.cross_entropy(class_logits, torch.tensor([class_id], device=rows.device))
         total = total + loss
-        told += loss.item()
+        shown += loss.item()
     return total
 
 
-def sdf_loss(net_space: PrepAutoencoder, nets: SirenNets, rows: Tensor, preps: Tensor, points: Tensor) -> Tensor:
-    """Eq. 2 for M targets, rows (M, P) and PReps (M, 1, H, W), each at its own points (M, B, 3): a scalar."""
-    losses, told = [], 0.0
-    predicted = decode(net_space.decoder, encode(net_space.encoder, preps)).flatten(1)
-    for target_row, predicted_row, x in zip(rows, predicted, points):
+def sdf_loss(model: PrepAutoencoder, net: TargetNet, rows: Tensor, points: Tensor) -> Tensor:
+    """Compute eq. 2 for M targets, rows (M, P), each at its own points (M, B, 3): a scalar, the mean over targets."""
+    losses, shown = [], 0.0
+    for target_row, predicted_row, x in zip(rows, predict(model, rows), points):
         with torch.no_grad():
-            target = run_siren(state_of(nets.layout, target_row), x)
-        losses.append(F.mse_loss(run_siren(state_of(nets.layout, predicted_row[: nets.num_parameters]), x), target))
-        told += losses[-1].item()
+            target = run_siren(state_of(net.layout, target_row), x)
+        losses.append(F.mse_loss(run_siren(state_of(net.layout, predicted_row[: net.num_parameters]), x), target))
+        shown += losses[-1].item()
     return torch.stack(losses).mean()
 
 
 class OneByOne:
-    """Nets in training, each with its own parameters and optimizer: states and what to run, one after the other."""
+    """Nets of one architecture in training, one after the other, each with its own parameters and Adam."""
 
-    def __init__(self, run: Callable[[State, Tensor], Tensor], layout: Layout, states: list[State], rate: float):
-        self.run = run
+    def __init__(self, name: str, layout: Layout, states: list[State], rate: float):
+        self.name = name
         self.states = [{name: value.clone() for name, value in state.items()} for state in states]
         trained = [[state[name].requires_grad_() for name in layout.names] for state in self.states]
         self.optimizers = [torch.optim.Adam(parameters, rate) for parameters in trained]
 
-    def step(self, inputs: Tensor, wanted: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
-        """One step of every net on its own inputs (M, B, ...) and what is wanted of them (M, B). Returns losses."""
+    def step(self, inputs: Tensor, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> list[float]:
+        """Take one step of every net on its own inputs (M, B, ...) and targets (M, B). Return losses."""
         losses = []
-        for state, optimizer, x, y in zip(self.states, self.optimizers, inputs, wanted):
-            each = loss(self.run(state, x), y)
+        for state, optimizer, x, y in zip(self.states, self.optimizers, inputs, targets):
+            each = loss(run_net(self.name, state, x), y)
             optimizer.zero_grad()
             each.backward()
             optimizer.step()
@@ -221,12 +219,12 @@ class OneByOne:
 
 
 @torch.no_grad()
-def accuracies(nets: ArchitectureOnImages, rows: Tensor, images: Tensor, labels: Tensor, batch: int) -> list[float]:
-    """Percent of images (N, C, S, S) that each instance, rows (M, P), classifies correctly."""
+def accuracies(net: TargetNet, rows: Tensor, images: Tensor, labels: Tensor, batch: int) -> list[float]:
+    """Return the percentage of images (N, C, S, S) that each instance, rows (M, P), classifies right."""
     percent = []
     for row in rows:
-        state, right = state_of(nets.layout, row), 0
+        state, right = state_of(net.layout, row), 0
         for x, y in zip(images.split(batch), labels.split(batch)):
-            right += (run_net(nets.architecture.name, state, x).argmax(1) == y).sum().item()
+            right += (run_net(net.name, state, x).argmax(1) == y).sum().item()
         percent.append(100 * right / len(labels))
     return percent

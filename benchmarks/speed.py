@@ -4,10 +4,10 @@
     python -m benchmarks.speed --only single multi  # some cases, by name; "growth" is the figure
 
 Prints a table; writes runs/benchmarks/speed.{md,json} and growth.{pdf,png}. Each way runs in a fresh process of its own,
-the project's with the memory settings that every script starts with, and both take turns: a ratio compares neighbours in
-time. Fixed seeds, one step to warm up, medians, [range]. Peak memory is what the process grows by (on a GPU: what its
+the project's with the memory settings that every script starts with, and both take turns, so that a ratio compares times close to each
+other. Fixed seeds, one step to warm up, medians, [range]. Peak memory is what the process grows by (on a GPU: what its
 tensors take). The floor is a step's sums and products at the rate of this machine's matrix product of 2048 x 2048.
-Where other jobs run, set OMP_NUM_THREADS=1: threads that wait for each other take many times as long."""
+If other jobs run, set OMP_NUM_THREADS=1: threads that wait for each other take many times as long."""
 
 import argparse
 import multiprocessing
@@ -46,14 +46,14 @@ def seconds(step: Step, device: torch.device) -> float:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes, since the process began."""
+    """Return the peak since the process began, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def work(connection: Connection, case: Case, plainly: bool) -> None:
-    """In a process of its own: warms up, tells what that took, then times a step whenever asked."""
+    """Run one step, send its memory and operations, then time a step at every request. In a process of its own."""
     device = pick_device()
     if not plainly:
         prepare_process()
@@ -79,7 +79,7 @@ class Worker:
         self.facts: dict[str, float] = self.connection.recv()
 
     def time(self) -> tuple[float, float]:
-        """Seconds of a step, and GFLOP/s of a matrix product just before it."""
+        """Return the seconds of a step, and the GFLOP/s of a matrix product just before it."""
         self.connection.send(True)
         return self.connection.recv()
 
@@ -89,7 +89,7 @@ class Worker:
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """Both ways in turn. Times are in seconds per item."""
+    """Time both ways in turn, in seconds per item."""
     plain, ours = Worker(case, plainly=True), Worker(case, plainly=False)
     pairs, rates, start = [], [], time.monotonic()
     while len(pairs) < MIN_PAIRS or len(pairs) < MAX_PAIRS and time.monotonic() - start < SECONDS:
@@ -110,7 +110,7 @@ def measure(case: Case) -> dict[str, Any]:
         "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
         "gflop": gflop,
         "matrix_product_gflop_per_second": rate,
-        "share_of_floor": gflop / rate / middle,
+        "fraction_of_floor": gflop / rate / middle,
         "plain_gigabytes": plain.facts["gigabytes"],
         "gigabytes": ours.facts["gigabytes"],
         "same_items": case.items == case.plain_items,
@@ -118,7 +118,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def duration(seconds: list[float]) -> str:
-    """Median and range, in a unit that suits."""
+    """Return median and range as text, in a unit that suits."""
     low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
     unit, scale = ("s", 1) if middle >= 1 else ("ms", 1e3)
     return f"{scale * middle:.3g} {unit} [{scale * low:.3g} to {scale * high:.3g}]"
@@ -128,8 +128,8 @@ def row(found: dict[str, Any]) -> str:
     ratio, per_second = found["ratio"], 1 / statistics.median(found["seconds"])
     peaks = f"{1e3 * found['gigabytes']:,.0f}"
     if found["same_items"]:
-        share = found["gigabytes"] / max(found["plain_gigabytes"], 1e-9)
-        peaks = f"{1e3 * found['plain_gigabytes']:,.0f} / {peaks} ({share:.0%})"
+        fraction = found["gigabytes"] / max(found["plain_gigabytes"], 1e-9)
+        peaks = f"{1e3 * found['plain_gigabytes']:,.0f} / {peaks} ({fraction:.0%})"
     cells = [
         found["title"],
         found["item"],
@@ -138,7 +138,7 @@ def row(found: dict[str, Any]) -> str:
         f"{per_second:,.3g}",
         f"**{ratio['median']:.2f}** [{ratio['min']:.2f} to {ratio['max']:.2f}]",
         f"{found['gflop']:.3g}",
-        f"{found['share_of_floor']:.0%}",
+        f"{found['fraction_of_floor']:.0%}",
         peaks,
     ]
     return f"| {' | '.join(cells)} |"
@@ -162,7 +162,7 @@ def machine(device: torch.device) -> str:
 
 
 def plot_growth(growth: dict[str, dict[int, dict[str, Any]]], title: str) -> plt.Figure:
-    """A panel for what grows: seconds of a step over its size, both ways, log-log, with the range and a line of slope 1."""
+    """Draw a panel for what grows: milliseconds of a step over its size, both ways, log-log, with the range and a line of slope 1."""
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, len(growth), figsize=(9, 3.2), sharey=True)
         for axes, (name, found) in zip(panels, growth.items()):

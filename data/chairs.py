@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from data.files import written_whole
 from data.meshes import signed_distance
-from data.sdf_samples import check_made_with, is_made, sample_points, split_by_sign, unit_sphere, write_samples
+from data.sdf_samples import RECIPE, check_made_with, is_made, sample_points, split_by_sign, unit_sphere, write_samples
 from data.streams import stream
 
 THIN, THICK = 0.12, 0.2  # units, the limits of many parts' widths
@@ -159,7 +159,7 @@ def make_chairs(folder: Path, num: int, seed: int, num_samples: int) -> list[Pat
     of the sphere that the chair is normalized to. Raise InputError if the folder's chairs were made with another seed
     or number of samples.
     """
-    check_made_with(folder, {"seed": seed, "num_samples": num_samples})
+    check_made_with(folder, {"recipe": RECIPE, "seed": seed, "num_samples": num_samples})
     paths = [folder / f"chair-{i:03d}.npz" for i in range(num)]
     missing = [i for i, path in enumerate(paths) if not is_made(path)]
     for i in tqdm(missing, "chairs", leave=False, disable=None):

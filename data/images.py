@@ -119,7 +119,8 @@ class Batches:
             )
         self.images, self.keys, self.batch_size = images, list(keys), batch_size
         self.per_pass = len(images) // batch_size
-        self.drawn: int | None = None  # the pass that is drawn
+        self.drawn = -1  # the pass of the draws
+        self.draws: tuple[Tensor, Tensor, Tensor] | None = None  # indices (M, N), offsets (M, N, 2), flips (M, N)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return what each instance sees at a step: images (M, B, C, S, S) and labels (M, B)."""
@@ -134,25 +135,30 @@ class Batches:
     def views(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return image indices (M, B) int64, crop offsets (M, B, 2) int64 and flips (M, B) bool of a step."""
         number, i = divmod(step, self.per_pass)
-        if number != self.drawn:
-            self._draw(number)
+        if self.draws is None or number != self.drawn:
+            self.drawn, self.draws = number, self._draw(number)
         part = slice(i * self.batch_size, (i + 1) * self.batch_size)
-        return self.order[:, part], self.offset[:, part], self.flip[:, part]
+        index, offset, flip = (each[:, part] for each in self.draws)
+        return index, offset, flip
 
     def remove(self, number: int) -> None:
         """Remove the first instances."""
         self.keys = self.keys[number:]
-        if self.drawn is not None:
-            self.order, self.offset, self.flip = (each[number:] for each in (self.order, self.offset, self.flip))
+        if self.draws is not None:
+            index, offset, flip = (each[number:] for each in self.draws)
+            self.draws = index, offset, flip
 
-    def _draw(self, number: int) -> None:
+    def _draw(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         n, device = len(self.images), self.images.pixels.device
         streams = [stream("images", *key, number) for key in self.keys]
-        self.order = torch.from_numpy(np.stack([rng.permutation(n) for rng in streams])).to(device)
-        offsets = np.stack([rng.integers(0, 2 * self.images.padding + 1, (n, 2)) for rng in streams])
-        self.offset = torch.from_numpy(offsets).to(device)
-        self.flip = torch.from_numpy(np.stack([rng.random(n) < 0.5 for rng in streams])).to(device)
-        self.drawn = number
+        index = np.stack([rng.permutation(n) for rng in streams])
+        offset = np.stack([rng.integers(0, 2 * self.images.padding + 1, (n, 2)) for rng in streams])
+        flip = np.stack([rng.random(n) < 0.5 for rng in streams])
+        return (
+            torch.from_numpy(index).to(device),
+            torch.from_numpy(offset).to(device),
+            torch.from_numpy(flip).to(device),
+        )
 
 
 def split_by_class(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ import trimesh
 from tqdm import tqdm
 
 from data.files import written_whole
-from data.sdf_samples import check_made_with, is_made, sample_points, split_by_sign, unit_sphere, write_samples
+from data.sdf_samples import RECIPE, check_made_with, is_made, sample_points, split_by_sign, unit_sphere, write_samples
 from data.streams import stream
 from models.errors import InputError
 
@@ -137,7 +137,7 @@ def prepare_meshes(source: Path, out: Path, num_samples: int, seed: int, workers
     files = list_meshes(source)
     if out.resolve() == source.resolve():
         raise InputError(f"the shapes would be written over the meshes in {source}; name another folder for them")
-    check_made_with(out, {"seed": seed, "num_samples": num_samples})
+    check_made_with(out, {"recipe": RECIPE, "seed": seed, "num_samples": num_samples})
     targets = {file: out / f"{file.stem}.npz" for file in files}
     missing = [file for file in files if not (is_made(targets[file]) and is_newer(targets[file], file))]
     context = multiprocessing.get_context("spawn")  # a fork of a process that runs torch's threads may hang

@@ -56,10 +56,17 @@ class NetsDataset:
 
     def __getitem__(self, chosen: Sequence[int] | slice | np.ndarray | Tensor) -> "NetsDataset":
         """Return the instances at indices, in a slice, or where a mask is true."""
-        index = torch.arange(len(self))[chosen if isinstance(chosen, slice) else torch.as_tensor(chosen)].tolist()
-        parts = {name: tuple(getattr(self, name)[i] for i in index) for name in ("class_ids", "facts", "paths")}
-        samples = None if self.samples is None else self.samples[index]
-        return replace(self, rows=self.rows[index], samples=samples, **parts)
+        if not isinstance(chosen, slice):
+            chosen = torch.as_tensor(chosen).cpu() if len(chosen) else slice(0)
+        index = torch.arange(len(self))[chosen].tolist()
+        return NetsDataset(
+            self.nets,
+            self.rows[index],
+            tuple(self.class_ids[i] for i in index),
+            tuple(self.facts[i] for i in index),
+            tuple(self.paths[i] for i in index),
+            None if self.samples is None else self.samples[index],
+        )
 
     def filter(self, condition: Callable[[dict[str, Any]], bool]) -> "NetsDataset":
         """Return the instances whose facts meet a condition."""

@@ -16,6 +16,7 @@ from models.errors import InputError
 
 NEAR_SURFACE = 47 / 50  # share of the points; the others are uniform in the cube [-1, 1]^3
 VARIANCES = (0.005, 0.0005)  # of the noise on each coordinate, for either half of the points near the surface
+RECIPE = 2  # of how points are drawn and chairs are made; shapes of another recipe are not mixed with today's
 MARGIN = 1.03  # the farthest vertex is at radius 1 / MARGIN
 
 

@@ -1,4 +1,4 @@
-"""What was found, as numbers, from the JSON files that the scripts leave in a run folder; and what the paper found."""
+"""The numbers of an experiment, from the JSON files that the scripts write into a run folder, and the paper's numbers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,17 +19,19 @@ Numbers = dict[str, float | None]  # None where a number is not defined
 
 @dataclass(frozen=True)
 class Part:
-    """One result of a setting, `<name>.json`, the commands that make it, its numbers, and what else the file holds."""
+    """One result of a setting: `<name>.json`, the commands that make it, its numbers, and the keys that the report needs."""
 
     name: str
     title: str
     commands: tuple[str, ...]  # {preset} is filled in
     numbers: Callable[[dict[str, Any]], Numbers]
-    keys: tuple[str, ...] = ()  # that the report needs beside the numbers
+    keys: tuple[str, ...] = ()  # beside those of the numbers
 
 
 @dataclass(frozen=True)
 class Setting:
+    """One kind of experiment, `runs/<dataset>/<name>`, with the results that it may have."""
+
     title: str
     about: str
     training: tuple[str, ...]  # commands that make the instances and train NetSpace
@@ -37,6 +39,7 @@ class Setting:
 
 
 def single_fidelity(results: dict[str, Any]) -> Numbers:
+    """Return the numbers of eval_single.json."""
     target, predicted = np.array(results["target_accuracy"]), np.array(results["predicted_accuracy"])
     return {
         "unseen test instances": len(target),
@@ -48,18 +51,26 @@ def single_fidelity(results: dict[str, Any]) -> Numbers:
 
 
 def single_line(results: dict[str, Any]) -> Numbers:
+    """Return the numbers of interpolate_single_arch.json."""
     latent, weights = np.array(results["latent_accuracy"]), np.array(results["weight_accuracy"])
+    pairs = results["all_pairs"]
     return {
         "latent interpolation, Spearman with gamma": correlation(results["gamma"], latent, ranks=True),
         "latent above weight interpolation, mean (points)": (latent - weights).mean(),
+        f"Spearman with gamma, mean of {pairs['pairs']} pairs": pairs["rank_correlation_mean"],
+        f"standard deviation over {pairs['pairs']} pairs": pairs["rank_correlation_std"],
+        f"latent above weights, mean of {pairs['pairs']} pairs (points)": pairs["latent_above_weights_mean"],
+        f"decoded end below the stronger target, {pairs['pairs']} pairs (points)": pairs["end_below_strongest_mean"],
     }
 
 
 def single_search(results: dict[str, Any]) -> Numbers:
+    """Return the numbers of eval_latspace_single.json."""
     return {f"{name}, test accuracy (%)": results[f"{name}_accuracy"] for name in ("initial", "optimized", "teacher")}
 
 
 def multi_fidelity(results: dict[str, Any]) -> Numbers:
+    """Return the numbers of eval_multi.json."""
     class_ids, predicted_ids = (np.array(results[f"{which}_class_id"]) for which in ("target", "predicted"))
     target, predicted = (np.array(results[f"{which}_accuracy"]) for which in ("target", "predicted"))
     numbers = {
@@ -74,6 +85,7 @@ def multi_fidelity(results: dict[str, Any]) -> Numbers:
 
 
 def multi_line(results: dict[str, Any]) -> Numbers:
+    """Return the numbers of interpolate_multi_arch.json."""
     names, pairs = results["architectures"], results["all_pairs"]
     numbers = {
         "points out of order, median pair (%)": 100 * fraction_out_of_order(results["class_id"]),
@@ -89,8 +101,9 @@ def multi_line(results: dict[str, Any]) -> Numbers:
 
 
 def multi_search(results: dict[str, Any]) -> Numbers:
+    """Return the numbers of eval_latspace_multi.json."""
     class_ids = np.array(results["class_id"])
-    numbers = {"ClassId as wished (%)": 100 * (class_ids == np.array(results["predicted_class_id"])).mean()}
+    numbers = {"ClassId as desired (%)": 100 * (class_ids == np.array(results["predicted_class_id"])).mean()}
     for class_id in np.unique(class_ids):
         for name in ("initial", "optimized"):
             accuracy = np.array(results[f"{name}_accuracy"])[class_ids == class_id].mean()
@@ -99,6 +112,7 @@ def multi_search(results: dict[str, Any]) -> Numbers:
 
 
 def shape_fits(results: dict[str, Any]) -> Numbers:
+    """Return the numbers of create_mlp_dataset.json."""
     numbers: Numbers = {"SIRENs": len(results["fits"])}
     kinds = {"closeness": "closeness to the true distance", "chamfer": "Chamfer distance to the true mesh"}
     for kind, what in kinds.items():
@@ -109,6 +123,7 @@ def shape_fits(results: dict[str, Any]) -> Numbers:
 
 
 def shape_closeness(results: dict[str, Any]) -> Numbers:
+    """Return the numbers of train_mlps.json."""
     numbers: Numbers = {}
     for split, what in (("train", "training"), ("test", "held-out")):
         values = results["closeness"][split]
@@ -118,6 +133,7 @@ def shape_closeness(results: dict[str, Any]) -> Numbers:
 
 
 def shape_lines(results: dict[str, Any]) -> Numbers:
+    """Return the numbers of interpolate_mlps.json."""
     numbers: Numbers = {}
     for space, found in results["summary"].items():
         numbers[f"{space}: empty meshes"] = found["empty"]
@@ -129,6 +145,7 @@ def shape_lines(results: dict[str, Any]) -> Numbers:
 
 
 def of_several(setting: str) -> tuple[Part, ...]:
+    """Return the results of a setting of several architectures."""
     where = f"{{preset}} --setting {setting}"
     search = tuple(f"python {script}_latspace_multi.py {where}" for script in ("train", "eval"))
     return (
@@ -178,13 +195,13 @@ SETTINGS = {
     ),
     "multi": Setting(
         "Several architectures",
-        "One latent space for instances of all architectures; a classifier tells which one an embedding is of.",
+        "One latent space for instances of all architectures; a classifier predicts the architecture of an embedding.",
         ("python create_nets_dataset_multi.py {preset}", "python train_multi_arch.py {preset}"),
         of_several("multi"),
     ),
     "missing": Setting(
         "Unseen architectures",
-        "NetSpace has seen only the smallest and the largest architecture; those between come out along the line.",
+        "NetSpace has seen only the smallest and the largest architecture; those between are decoded along the line.",
         ("python create_nets_dataset_multi.py {preset}", "python train_multi_arch.py {preset} --setting missing"),
         of_several("missing"),
     ),
@@ -220,6 +237,7 @@ ARCHITECTURES = ("lenetlike", "vanilla_cnn", "resnet8", "resnet32")
 
 
 def paper_targets(*accuracies: float) -> Numbers:
+    """Return the paper's accuracies of trained instances, by ClassId."""
     return {f"{name}: mean target accuracy (%)": value for name, value in zip(ARCHITECTURES, accuracies)}
 
 
@@ -247,18 +265,18 @@ PAPER: dict[tuple[str, str], Numbers] = {
 
 
 def read_parts(run_dir: Path) -> dict[Part, dict[str, Any]]:
-    """The results that are in a run folder, `runs/<dataset>/<setting>`. Raises InputError for a file that is no JSON object."""
-    there = [part for part in SETTINGS[run_dir.name].parts if (run_dir / f"{part.name}.json").is_file()]
+    """Return the results in a run folder, `runs/<dataset>/<setting>`. Raise InputError for a file that is no JSON object."""
+    found = [part for part in SETTINGS[run_dir.name].parts if (run_dir / f"{part.name}.json").is_file()]
     return {
         part: read_json(
             run_dir / f"{part.name}.json", f"make it again with: {part.commands[-1].format(preset=run_dir.parent.name)}"
         )
-        for part in there
+        for part in found
     }
 
 
 def numbers_of(part: Part, results: dict[str, Any], run_dir: Path) -> Numbers:
-    """Raises InputError, naming the file, for results that lack something or hold what is no number."""
+    """Return a result's numbers. Raise InputError, naming the file, if it lacks something or has text for a number."""
     try:
         for key in part.keys:
             results[key]
@@ -271,19 +289,20 @@ def numbers_of(part: Part, results: dict[str, Any], run_dir: Path) -> Numbers:
 
 
 def summary(run_dir: Path) -> Numbers:
-    """All numbers of a run folder."""
+    """Return all numbers of a run folder. Raise InputError if a result is broken."""
     parts = read_parts(run_dir)
     return {name: value for part in parts for name, value in numbers_of(part, parts[part], run_dir).items()}
 
 
 def as_text(value: float | None) -> str:
+    """Return a number as a table shows it, a dash for None and NaN."""
     if isinstance(value, int):
         return str(value)
     return "–" if value is None or np.isnan(value) else f"{value:.4f}" if 0 < abs(value) < 0.01 else f"{value:.2f}"
 
 
 def print_summary(run_dir: Path) -> None:
-    """The numbers of every result that is in a run folder, and its figures, in the terminal."""
+    """Print the numbers of every result in a run folder, and the paths of its figures."""
     print(f"\n{SETTINGS[run_dir.name].title}, {run_dir}")
     for part, results in read_parts(run_dir).items():
         print(f"  {part.title}")

@@ -16,12 +16,10 @@ from models.target_nets import Architecture, siren
 
 # On the CPU, instances are computed together on images of up to so many pixels. On larger ones each by itself is work enough.
 SMALL_IMAGE = 16 * 16
-# So many instances or more follow one another in the batch, fewer are folded into channels (docs/performance.md).
-IN_BATCH_FROM = 8
 
-# Where instances are: folded into channels, one after the other in the batch (models/layers.py), or computed by themselves,
-# by vmap or in a loop.
-Form = Literal["channels", "batch", "vmap", "alone"]
+# How instances are computed: on images folded into channels, on points as batched matrix products (models/layers.py), or by
+# themselves, by vmap or in a loop.
+Form = Literal["channels", "points", "vmap", "alone"]
 
 
 def run_instances(module: nn.Module, state: dict[str, Tensor], inputs: Tensor, own_inputs: bool, form: Form) -> Tensor:
@@ -44,10 +42,8 @@ def run_instances(module: nn.Module, state: dict[str, Tensor], inputs: Tensor, o
             randomness="different",
         )
         return run(state, inputs)
-    if form == "batch":
-        x = (inputs if own_inputs else inputs.expand(m, *inputs.shape)).flatten(0, 1)
-        outputs = functional_call(module, {name: value[:, None] for name, value in state.items()}, (x,))
-        return outputs.view(m, len(x) // m, *outputs.shape[1:])
+    if form == "points":
+        return functional_call(module, state, (inputs if own_inputs else inputs.expand(m, *inputs.shape),))
     x = fold_instances(inputs) if own_inputs else inputs.contiguous(memory_format=torch.channels_last)
     logits = functional_call(module, state, (x,))  # (B, M*classes)
     return logits.view(len(logits), m, -1).transpose(0, 1)
@@ -119,6 +115,8 @@ class TargetNet:
         return module.to(row.device).eval()
 
     def _run(self, module: nn.Module, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        if not self.folds:
+            module.to(inputs.device)  # its buffers; rows do not hold them
         own_inputs = inputs.dim() == len(self.input_shape) + 2
         m = len(next(iter(state.values())))
         return run_instances(module, state, inputs, own_inputs, self._fastest_form(m, inputs.is_cuda))
@@ -127,20 +125,10 @@ class TargetNet:
         """Return how M instances are computed fastest (docs/performance.md)."""
         if not self.folds:
             return "vmap"
-        if len(self.input_shape) == 1:  # points: batched matrix products
-            return "batch"
-        if on_gpu:
-            return "channels"
-        if m == 1 or "batch" not in _forms(self.input_shape):
-            return "alone"
-        return "batch" if m >= IN_BATCH_FROM else "channels"
-
-
-def _forms(input_shape: tuple[int, ...]) -> tuple[Form, ...]:
-    """Return how instances are computed together for such inputs."""
-    if len(input_shape) == 1:
-        return ("batch",)
-    return ("channels", "batch") if input_shape[1] * input_shape[2] <= SMALL_IMAGE else ("channels",)
+        if len(self.input_shape) == 1:
+            return "points"
+        small = self.input_shape[1] * self.input_shape[2] <= SMALL_IMAGE
+        return "channels" if on_gpu or small and m > 1 else "alone"
 
 
 def _check_fusion(net: TargetNet) -> None:
@@ -154,8 +142,8 @@ def _check_fusion(net: TargetNet) -> None:
                 f"{net.name}: '{name}' differs between fused=True and the fused net; there, convs before a batch norm have "
                 "a bias, and batch norm is nn.Identity"
             )
-    for name, value in net.fused.state_dict().items():
-        if name not in net.layout.names and value.is_floating_point():
+    for name in net.fused.state_dict():
+        if name not in net.layout.names:
             raise InputError(
                 f"{net.name}: '{name}' is a buffer, which rows do not hold; register it with persistent=False, or use "
                 "BatchNorm2d of models/layers.py and a form with fused=True"
@@ -164,7 +152,7 @@ def _check_fusion(net: TargetNet) -> None:
 
 @cache
 def _folds(architecture: Architecture, input_shape: tuple[int, ...], num_outputs: int) -> bool:
-    """Return whether instances may be folded into channels and into the batch; if not, vmap computes them.
+    """Return whether models/layers.py computes M instances at once; if not, vmap does.
 
     Layers of models/layers.py are not enough: a forward that concatenates channels or averages over them mixes folded
     instances. So two instances are run together and alone, once. Raise InputError if vmap does not compute them either.
@@ -182,17 +170,20 @@ def _folds(architecture: Architecture, input_shape: tuple[int, ...], num_outputs
 
     with torch.no_grad():
         state = {name: two(name, value) for name, value in module.state_dict().items()}
-        inputs = torch.randn(2, 2, *input_shape, generator=generator)
-        alone = run_instances(module, state, inputs, True, "alone")
+        inputs = torch.randn(2, 3, *input_shape, generator=generator)
+        own, shared = (inputs, True), (inputs[0], False)
+        expected = [run_instances(module, state, *each, "alone") for each in (own, shared)]
 
         def agrees(form: Form) -> bool:
-            together = run_instances(module, state, inputs, True, form)
-            near = 1e-3 * alone.abs().mean().item()  # rounding is far below, a mixture of two instances far above
-            return together.shape == alone.shape and torch.allclose(together, alone, rtol=1e-3, atol=near)
+            for each, alone in zip((own, shared), expected):
+                together = run_instances(module, state, *each, form)
+                near = 1e-3 * alone.abs().mean().item()  # rounding is far below, a mixture of two instances far above
+                if together.shape != alone.shape or not torch.allclose(together, alone, rtol=1e-3, atol=near):
+                    return False
+            return True
 
-        forms = _forms(input_shape)
         try:
-            if foreign_layer(module) is None and all(map(agrees, forms)):
+            if foreign_layer(module) is None and agrees("points" if len(input_shape) == 1 else "channels"):
                 return True
         except Exception:  # what a forward raises that is written for unfolded channels depends on it
             pass

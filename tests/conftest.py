@@ -26,13 +26,11 @@ def spread_out(state: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Ten
 
 def instances_in_float64(name: str, image_shape: tuple[int, int, int], num_classes: int, m: int):
     """Return an architecture whose nets are float64, and the state of m instances of it."""
-    nets = TargetNet(ARCHITECTURES[name], image_shape, num_classes)
-    nets.trained.double()
-    nets.fused.double()
-    state = {
-        key: value.double() if value.is_floating_point() else value for key, value in nets.start(list(range(m))).items()
-    }
-    return nets, spread_out(state, seed=m)
+    net = TargetNet(ARCHITECTURES[name], image_shape, num_classes)
+    net.trained.double()
+    net.fused.double()
+    state = {key: value.double() if value.is_floating_point() else value for key, value in net.start(range(m)).items()}
+    return net, spread_out(state, seed=m)
 
 
 @pytest.fixture(autouse=True)

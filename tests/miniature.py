@@ -22,6 +22,7 @@ import import_instances
 import interpolate_mlps
 import interpolate_multi_arch
 import interpolate_single_arch
+import report
 import train_latspace_multi
 import train_latspace_single
 import train_mlps
@@ -35,17 +36,11 @@ from models.instances import TargetNets
 from models.prep_autoencoder import Sizes
 from models.target_nets import architectures_by_class_id
 
-try:
-    import report
-except ImportError:  # while it is being rewritten
-    report = None
-
 Config = TypeVar("Config")
 Runs = list[tuple[Any, Any]]  # scripts, each with its config
 
 HERE = Path()
 SETTINGS = ("multi", "missing")
-BIG = ("interpolate_mlps.html", "*.glb", "*.ply", "tensorboard", "imports")  # what a copy of a project rarely needs
 
 
 def changed(config: Config, **changes: Any) -> Config:
@@ -183,9 +178,15 @@ def shape_runs(root: Path) -> Runs:
 def last_runs(root: Path) -> Runs:
     runs: Runs = [(train_latspace_single, search_config(train_latspace_single, root))]
     runs += [(eval_latspace_single, config_of(eval_latspace_single, root))]
-    runs += [(report, config_of(report, root))] if report else []
-    runs += [(export, config_of(export, root, what="interpolated")), (import_instances, import_config(root))]
+    runs += [
+        (report, config_of(report, root)),
+        (export, config_of(export, root, what="interpolated")),
+        (import_instances, import_config(root)),
+    ]
     return runs
+
+
+PARTS = {"single": single_runs, "multi": multi_runs, "shapes": shape_runs, "last": last_runs}
 
 
 class Terminal(io.StringIO):

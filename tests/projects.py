@@ -8,23 +8,37 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from filelock import FileLock
 
 from data import load
-from tests import miniature
 
-Everything = dict[str, miniature.Ran]  # what each script wrote, by its name
-PARTS = {"single": miniature.single_runs, "multi": miniature.multi_runs, "shapes": miniature.shape_runs}
+# `tests.miniature` imports every script, which takes seconds: so it is imported where it is needed.
+if TYPE_CHECKING:
+    from tests import miniature
+
+Everything = dict[str, "miniature.Ran"]  # what each script wrote, by its name
+HERE = Path()
+BIG = ("interpolate_mlps.html", "*.glb", "*.ply", "tensorboard", "imports")  # what a copy of a project rarely needs
+PARTS = ("multi", "shapes", "single")
 
 
 @pytest.fixture
 def few_photos(monkeypatch):
     """Scripts load 1,424 photos instead of 9,000."""
-    monkeypatch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
+    patch_photos(monkeypatch)
+
+
+def patch_photos(patch: pytest.MonkeyPatch) -> None:
+    """Let scripts load few photos."""
+    from tests import miniature
+
+    patch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
 
 
 @pytest.fixture(scope="session")
@@ -32,18 +46,20 @@ def _made(tmp_path_factory) -> tuple[Path, Everything]:
     base, worker = tmp_path_factory.getbasetemp(), os.environ.get("PYTEST_XDIST_WORKER", "")
     base = base.parent if worker else base  # pytest-xdist's workers have folders of their own there
     # Two workers begin at two ends, so that neither waits for long.
-    parts = dict(sorted(PARTS.items(), reverse=worker.endswith(("1", "3", "5", "7", "9"))))
-    made = {name: once(base / name, lambda root, runs=runs: run(root, runs)) for name, runs in parts.items()}
+    parts = PARTS[::-1] if worker.endswith(("1", "3", "5", "7", "9")) else PARTS
+    made = {name: once(base / name, lambda root, name=name: run(root, name)) for name in parts}
 
     def join(root: Path) -> Everything:
+        everything: Everything = {}
         for name in PARTS:
             shutil.copytree(base / name, root, dirs_exist_ok=True)
-        ran = run(root, miniature.last_runs)
-        for part in made.values():
-            for name, each in part.items():
-                files = {**each.files, **ran[name].files} if name in ran else each.files
-                ran[name] = miniature.Ran(each.stderr, files)
-        return ran
+        for part in (*made.values(), run(root, "last")):
+            for name, ran in part.items():
+                before = everything.get(name, replace(ran, stderr="", files={}))
+                everything[name] = replace(
+                    ran, stderr=before.stderr + ran.stderr, files={**before.files, **ran.files}
+                )
+        return everything
 
     return base / "project", once(base / "project", join)
 
@@ -59,12 +75,14 @@ def once(root: Path, make: Callable[[Path], Everything]) -> Everything:
     return pickle.loads(result.read_bytes())
 
 
-def run(root: Path, runs: Callable[[Path], miniature.Runs]) -> Everything:
-    """Run scripts in `root`, on few photos."""
+def run(root: Path, part: str) -> Everything:
+    """Run a part's scripts in `root`, on few photos."""
+    from tests import miniature
+
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(root), torch.random.fork_rng():
         torch.manual_seed(0)
-        patch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
-        return miniature.run_scripts(runs(miniature.HERE), miniature.HERE)
+        patch_photos(patch)
+        return miniature.run_scripts(miniature.PARTS[part](HERE), HERE)
 
 
 @pytest.fixture(scope="session")
@@ -83,19 +101,19 @@ def project_folder(_made) -> Path:
 def project(project_folder, few_photos, monkeypatch) -> Path:
     """Run the test in the project's folder, where it may only read; return the path to the project from there."""
     monkeypatch.chdir(project_folder)
-    return miniature.HERE
+    return HERE
 
 
 @pytest.fixture
 def own_project(project_folder, few_photos, monkeypatch, tmp_path) -> Path:
     """Run the test in its own copy of the project; return the path to the project from there."""
     monkeypatch.chdir(copy_project(project_folder, tmp_path / "project"))
-    return miniature.HERE
+    return HERE
 
 
 def copy_project(source: Path, target: Path) -> Path:
     """Copy a project, without what is large and rarely needed; return the copy."""
-    return Path(shutil.copytree(source, target, ignore=shutil.ignore_patterns(*miniature.BIG)))
+    return Path(shutil.copytree(source, target, ignore=shutil.ignore_patterns(*BIG)))
 
 
 @contextlib.contextmanager

@@ -68,12 +68,12 @@ def limits_in(hint: Any) -> Iterator[Limits]:
 class Optim:
     """How long and how fast an autoencoder is trained, by Adam."""
 
-    num_steps: Count = 100_000  # optimizer steps
+    num_steps: Count = 312_000  # optimizer steps; the default is 1000 passes over CIFAR-10
     learning_rate: Positive = 1e-4  # Adam's; its peak if the schedule is one-cycle
     schedule: Literal["constant", "one-cycle"] = "constant"  # of the learning rate, over all steps
     final_fraction: Fraction = 0.0  # of the peak, at the end of one-cycle
     clip_norm: Unlimited = math.inf  # largest norm of the gradient
-    validate_every: Count = 1000  # steps between validations; a checkpoint is written at each
+    validate_every: Count = 1560  # steps between validations; a checkpoint is written at each
     precision: Precision | None = None  # of convs and matrix products; None: bfloat16 on a GPU, else float32
 
     def start(self, model: torch.nn.Module) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:

@@ -21,6 +21,11 @@ class LatentSearch(nn.Module):
         self.register_buffer("without_gain", torch.tensor(0))  # validations in a row
 
     @property
+    def validated(self) -> bool:
+        """Whether there was a validation."""
+        return bool(self.best_accuracy.isfinite().all())
+
+    @property
     def stopped(self) -> bool:
         """Whether so many validations brought no gain that the search is over."""
         return int(self.without_gain) >= self.patience

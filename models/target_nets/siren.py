@@ -26,7 +26,7 @@ class Sine(nn.Module):
 
 
 class Siren(nn.Module):
-    """Map points (B, 3) to signed distances (B,): linear layers of `widths` with a sine between any two of them.
+    """Map points (..., 3) to signed distances (...): linear layers of `widths` with a sine between any two of them.
 
     The paper's widths are 3, 256, 256, 1. Weights start from U(+-1/in) in the first layer and from U(+-sqrt(6/in)/30) in the
     others, biases as PyTorch's. The names in the state dict are those of the original release.

@@ -1,0 +1,456 @@
+"""What the report computes from a trained space: the map of embeddings, PReps as pictures, and the slider along gamma."""
+
+import base64
+import html
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+import torch.nn.functional as F
+from matplotlib import colormaps
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from PIL import Image
+from torch import Tensor
+
+from data.folders import Folders
+from data.nets import NetsDataset, load_nets, load_sirens
+from evaluation.metrics import accuracy_of, interpolate
+from evaluation.plots import PREDICTED, TARGET, WEIGHTS
+from evaluation.shape_figures import mesh_trace
+from evaluation.spaces import MultiConfig, SingleConfig, Space, about_sirens, load_experiment
+from evaluation.surfaces import level_sets
+from models.errors import InputError
+from training.runtime import pick_device
+
+# Okabe and Ito's colours, each with a symbol: the paper's red and green are alike to many readers.
+ARCHITECTURE_STYLES = (
+    ("#E69F00", "circle"),
+    ("#56B4E9", "square"),
+    ("#009E73", "triangle-up"),
+    ("#CC79A7", "diamond"),
+    ("#D55E00", "circle"),
+    ("#0072B2", "square"),
+)
+NEUTRAL = "#888888"  # visible on the light and on the dark page
+LATENT_STYLE, WEIGHTS_STYLE = (PREDICTED, "diamond"), (NEUTRAL, "circle")
+PARAMETERS, DIFFERENCES = colormaps["viridis"], LinearSegmentedColormap.from_list("", (TARGET, "#F7F7F7", PREDICTED))
+SIDE = 128  # pixels of a picture at most; larger PReps are averaged in square blocks
+TRANSPARENT = 255  # in the pictures' palettes, for what is no parameter
+DECODED, AVERAGED = "decoded from the latent line", "averaged weights"
+
+
+# Instances in the latent space
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Instances of every split, one split after the other, and their embeddings.
+
+    `splits` names the split of each of the N instances, `embeddings` are (N, E). `values` are the targets' test accuracies in
+    percent, or of SIRENs the closeness of the predicted ones; it is empty if they are unknown.
+    """
+
+    space: Space
+    instances: NetsDataset
+    splits: tuple[str, ...]
+    embeddings: Tensor
+    values: list[float]
+
+    @classmethod
+    def of(cls, space: Space, sets: dict[str, NetsDataset], values: list[float] | None = None) -> "Embedded":
+        """Embed the instances of `sets`, by split."""
+        joined: dict[str, Any] = {
+            name: sum((getattr(each, name) for each in sets.values()), ()) for name in ("class_ids", "facts", "paths")
+        }
+        rows = torch.cat([each.rows for each in sets.values()])
+        instances = replace(next(iter(sets.values())), rows=rows, samples=None, **joined)
+        splits = tuple(split for split, each in sets.items() for _ in range(len(each)))
+        values = values if values is not None and len(values) == len(instances) else []
+        return cls(space, instances, splits, space.encode(rows), values)
+
+    def index_of(self, name: str, made_by: str) -> int:
+        """Return the index of an instance that a result names. Raise InputError if no input list names it."""
+        index = self.instances.index_of(name)
+        if index is None:
+            raise InputError(f"{name}, an end of the line, is in no input list; run again: {made_by}")
+        return index
+
+    def architecture(self, index: int) -> str:
+        """Return the name of an instance's architecture."""
+        return self.instances.nets.names[self.instances.class_ids[index]]
+
+    def parameters(self, rows: Tensor, class_ids: Sequence[int]) -> list[np.ndarray]:
+        """Return rows (K, >= P) as K arrays (P_k,) float32, without the padding and what the decoder puts there."""
+        sizes = [self.instances.nets[class_id].num_parameters for class_id in class_ids]
+        return [row[:size] for row, size in zip(rows.cpu().numpy(), sizes)]
+
+    def along(
+        self, ends: Sequence[int], gamma: Sequence[float], class_ids: Sequence[int]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return K arrays (P_k,) decoded from the line between two embeddings, and K of the averages of the two rows."""
+        factors = torch.tensor(gamma, device=self.embeddings.device)
+        start, end = ends
+        decoded = self.space.decode(interpolate(self.embeddings[start], self.embeddings[end], factors))
+        averaged = interpolate(self.instances.rows[start], self.instances.rows[end], factors)
+        return self.parameters(decoded, class_ids), self.parameters(averaged, class_ids)
+
+
+def embed_images(config: SingleConfig | MultiConfig) -> Embedded:
+    """Embed the instances of one architecture or of several, and measure their test accuracy.
+
+    Raise InputError if something is missing, with the command that makes it.
+    """
+    images, space, test = load_experiment(config)
+    sets = {split: load_nets(config.folders, images, config.setting, split, test.nets) for split in ("train", "val")}
+    sets["test"] = test
+    values = [value for each in sets.values() for value in accuracy_of(each, images.test).tolist()]
+    return Embedded.of(space, sets, values)
+
+
+def embed_sirens(folders: Folders, dataset: str, checkpoint: Path, made_by: str, closeness: list[float]) -> Embedded:
+    """Embed SIRENs, which have no validation split; `closeness` is in train_mlps.json. Raise InputError likewise."""
+    device = pick_device()
+    sets = {split: load_sirens(folders, dataset, split, device) for split in ("train", "test")}
+    nets = sets["test"].nets
+    space = Space.of_checkpoint(checkpoint, made_by, nets, about_sirens(nets[0].trained.widths))
+    return Embedded.of(space.to(device), sets, closeness)
+
+
+# Charts
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure of plotly, with a text for those who do not see it.
+
+    `moves` has, for every gamma of the slider, what changes in the figure's layout; it is empty if nothing does.
+    """
+
+    figure: go.Figure
+    label: str
+    title: str = ""
+    moves: list[dict[str, Any]] = field(default_factory=list)
+
+
+def plain(text: str) -> str:
+    """Escape what plotly would read as HTML."""
+    return html.escape(text, quote=False)
+
+
+def curve(name: str, x: Sequence[float], y: Sequence[float | None], x_name: str = "step", **style: Any) -> go.Scatter:
+    """Return a line of a chart; values that are not finite are gaps."""
+    finite = [value if value is not None and math.isfinite(value) else None for value in y]
+    hover = f"%{{fullData.name}}: %{{y:.4~g}}<br>{x_name} %{{x}}<extra></extra>"
+    return go.Scatter(name=plain(name), x=list(x), y=finite, hovertemplate=hover, **style)
+
+
+def chart_figure(traces: Sequence[go.Scatter], x: str, y: str, **layout: Any) -> go.Figure:
+    """Return a figure whose axes have these titles. The page gives it its colours, light or dark."""
+    named = sum(trace.showlegend is not False for trace in traces)
+    figure = go.Figure(list(traces), dict(template=go.layout.Template(), showlegend=named > 1, **layout))
+    return figure.update_xaxes(title_text=plain(x)).update_yaxes(title_text=plain(y))
+
+
+def line_chart(traces: Sequence[go.Scatter], y: str, gamma: Sequence[float], **axis: Any) -> Chart:
+    """Return the chart beside the slider; a vertical line is at the slider's gamma."""
+    cursor = dict(type="line", x0=gamma[0], x1=gamma[0], y0=0, y1=1, yref="paper")
+    figure = chart_figure(traces, "interpolation factor γ", y, shapes=[cursor]).update_yaxes(**axis)
+    return Chart(figure, f"{y} along gamma", moves=[{"shapes[0].x0": at, "shapes[0].x1": at} for at in gamma])
+
+
+# The map
+
+
+def pca(embeddings: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return coordinates (N, 2) float64 of embeddings (N, E) on their first two principal axes.
+
+    Also return the fraction of the variance (2,) along each. An axis points to the embedding that lies farthest along it.
+    """
+    embeddings = embeddings.double().cpu()
+    left, lengths, _ = torch.linalg.svd(embeddings - embeddings.mean(0), full_matrices=False)
+    coordinates = F.pad(left * lengths, (0, 2))[:, :2]  # padded, as one or two embeddings have fewer axes
+    farthest = coordinates.gather(0, coordinates.abs().argmax(0, keepdim=True))
+    variances = F.pad(lengths.square(), (0, 2))
+    fractions = variances[:2] / variances.sum().clamp_min(1e-300)
+    return (coordinates * torch.where(farthest < 0, -1.0, 1.0)).numpy(), fractions.numpy()
+
+
+def embedding_map(embedded: Embedded, slider: "Slider | None") -> Chart:
+    """Draw all embeddings by PCA. A dotted line joins the ends of the slider, and a ring on it is at the slider's gamma.
+
+    Instances are coloured by accuracy if they have one architecture, by architecture if they have several, and by split if
+    they are SIRENs. Training instances are faint, validation ones hollow, and test ones outlined.
+    """
+    coordinates, fractions = pca(embedded.embeddings)
+    nets, class_ids = embedded.instances.nets, embedded.instances.class_ids
+    by = "split" if not nets.takes_images else "accuracy" if len(nets) == 1 else "architecture"
+    traces, layout = [], {}
+    for class_id, split in dict.fromkeys(zip(class_ids, embedded.splits)):
+        indices = [i for i, each in enumerate(zip(class_ids, embedded.splits)) if each == (class_id, split)]
+        x, y = coordinates[indices].round(6).T.tolist()
+        style: dict[str, Any] = dict(zip(("color", "symbol"), style_of(class_id)))
+        if by == "accuracy":
+            style = dict(color=[embedded.values[i] for i in indices], coloraxis="coloraxis", symbol="circle")
+        elif by == "split":
+            style = dict(color=TARGET, symbol="circle") if split == "train" else dict(color=PREDICTED, symbol="diamond")
+        style |= split_style(split, style["symbol"])
+        text = dict(text=[hover_text(embedded, i) for i in indices], hovertemplate="%{text}<extra></extra>")
+        traces.append(go.Scatter(x=x, y=y, name=split, mode="markers", marker=style, showlegend=by == "split", **text))
+    if by != "split":  # entries for what the colours and what the outlines mean
+        shown = sorted(set(class_ids)) if by == "architecture" else []
+        entries = {nets.names[i]: dict(zip(("color", "symbol"), style_of(i)), size=9) for i in shown}
+        entries |= {each: dict(color=NEUTRAL, **split_style(each, "circle")) for each in dict.fromkeys(embedded.splits)}
+        nowhere = dict(x=[None], y=[None], mode="markers", hoverinfo="skip")
+        traces += [go.Scatter(name=name, marker=style, **nowhere) for name, style in entries.items()]
+    if by == "accuracy":
+        bar = dict(title=dict(text="test accuracy (%)", side="right"), thickness=10, outlinewidth=0)
+        layout["coloraxis"] = dict(colorscale="Viridis", colorbar=bar)
+    x_title, y_title = (f"principal axis {i} ({100 * each:.0f} % of variance)" for i, each in enumerate(fractions, 1))
+    moves = []
+    if slider:
+        start, end = coordinates[list(slider.ends)].tolist()
+        between = dict(
+            type="line", x0=start[0], y0=start[1], x1=end[0], y1=end[1], line=dict(dash="dot"), layer="below"
+        )
+        ring = dict(type="circle", xsizemode="pixel", ysizemode="pixel", x0=-9, x1=9, y0=-9, y1=9)
+        layout["shapes"] = [dict(ring, xanchor=start[0], yanchor=start[1]), between]
+        for at in slider.gamma:
+            x, y = ((1 - at) * a + at * b for a, b in zip(start, end))
+            moves.append({"shapes[0].xanchor": x, "shapes[0].yanchor": y})
+    figure = chart_figure(traces, x_title, y_title, **layout)
+    figure.update_yaxes(scaleanchor="x")  # one length on both axes, so distances can be compared
+    return Chart(figure, "Map of all embeddings on two principal axes", moves=moves)
+
+
+def style_of(class_id: int) -> tuple[str, str]:
+    """Return colour and symbol of an architecture."""
+    return ARCHITECTURE_STYLES[class_id % len(ARCHITECTURE_STYLES)]
+
+
+def split_style(split: str, symbol: str) -> dict[str, Any]:
+    """Return what distinguishes the marker of a split; the page gives markers outlines of the text's colour."""
+    if split == "train":
+        return dict(opacity=0.6, size=9, line_width=0.6)
+    return dict(symbol=f"{symbol}-open", size=9, line_width=2) if split == "val" else dict(size=11, line_width=1.3)
+
+
+def hover_text(embedded: Embedded, index: int) -> str:
+    """Return the label of an instance on the map."""
+    facts = [embedded.splits[index], embedded.architecture(index)]
+    if embedded.values:
+        form = "test accuracy {:.1f} %" if embedded.instances.nets.takes_images else "closeness {:.2f}"
+        facts.append(form.format(embedded.values[index]))
+    return f"{plain(embedded.instances.paths[index].stem)}<br>{' · '.join(facts)}"
+
+
+# PReps as pictures: near-square, in false colours (supplement Fig. 5 and 6)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PRep as a data URI, and the values of its first and last colour."""
+
+    name: str
+    source: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Prep:
+    """Target, predicted and difference of one instance. `block` is the number of parameters that a pixel is the mean of."""
+
+    name: str
+    architecture: str
+    parameters: int
+    block: int
+    pictures: list[Picture]
+
+
+def block_side(size: int) -> int:
+    """Return the side of the square of parameters that a pixel is the mean of, in a picture of `size` parameters."""
+    return math.ceil(math.ceil(math.sqrt(size)) / SIDE)
+
+
+def picture(row: np.ndarray, size: int) -> np.ndarray:
+    """Return parameters (P,) as a near-square picture (h, w) with room for `size` of them; NaN where there are none."""
+    side = math.ceil(math.sqrt(size))
+    square = np.full((math.ceil(size / side), side), np.nan, np.float32)
+    square.ravel()[: len(row)] = row
+    return np.asarray(Image.fromarray(square).reduce(block_side(size)))
+
+
+def png(values: np.ndarray, low: float, high: float, colors: Colormap) -> str:
+    """Return a picture (h, w), in which NaN is transparent, as a data URI."""
+    fractions = (np.nan_to_num(values) - low) / max(high - low, 1e-12)
+    indices = np.where(np.isnan(values), TRANSPARENT, (fractions.clip(0, 1) * (TRANSPARENT - 1)).round())
+    image = Image.fromarray(indices.astype(np.uint8)).convert("P")
+    palette = colors(np.linspace(0, 1, TRANSPARENT))[:, :3]
+    image.putpalette((255 * palette).round().astype(np.uint8).tobytes() + b"\0\0\0")
+    file = io.BytesIO()
+    image.save(file, "png", optimize=True, transparency=TRANSPARENT)
+    return data_uri(file.getvalue())
+
+
+def data_uri(png_bytes: bytes) -> str:
+    """Return the bytes of a PNG as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes).decode()
+
+
+def percentile_range(pictures: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return the 1st and the 99th percentile of all pixels."""
+    low, high = np.nanpercentile(np.concatenate([each.ravel() for each in pictures]), (1, 99))
+    return float(low), float(high)
+
+
+def prep_pictures(embedded: Embedded, number: int) -> list[Prep]:
+    """Draw the PReps of `number` test instances, spread over their list."""
+    test = [i for i, split in enumerate(embedded.splits) if split == "test"]
+    chosen = [test[i] for i in np.unique(np.linspace(0, len(test) - 1, number).round().astype(int))]
+    class_ids = [embedded.instances.class_ids[i] for i in chosen]
+    targets = embedded.parameters(embedded.instances.rows[chosen], class_ids)
+    predictions = embedded.parameters(embedded.space.decode(embedded.embeddings[chosen]), class_ids)
+    preps = []
+    for i, target, predicted in zip(chosen, targets, predictions):
+        size = len(target)
+        values = [picture(row, size) for row in (target, predicted, predicted - target)]
+        low, high = percentile_range(values[:2])
+        most = float(np.nanpercentile(np.abs(values[2]), 99))
+        scales = ((low, high, PARAMETERS), (low, high, PARAMETERS), (-most, most, DIFFERENCES))
+        drawn = [
+            Picture(name, png(each, *scale), *scale[:2])
+            for name, each, scale in zip(("target", "predicted", "difference"), values, scales)
+        ]
+        name = embedded.instances.paths[i].stem
+        preps.append(Prep(name, embedded.architecture(i), size, block_side(size) ** 2, drawn))
+    return preps
+
+
+def line_pictures(lines: dict[str, list[np.ndarray]], size: int) -> dict[str, list[str]]:
+    """Draw the parameters along lines, K rows by name, as K data URIs, with room for `size` parameters; all on one range."""
+    pictures = {name: [picture(row, size) for row in rows] for name, rows in lines.items()}
+    low, high = percentile_range([each for line in pictures.values() for each in line])
+    return {name: [png(each, low, high, PARAMETERS) for each in line] for name, line in pictures.items()}
+
+
+# The slider
+
+
+@dataclass(frozen=True)
+class Slider:
+    """What moves along gamma, K values between two instances.
+
+    Measured values are those in the interpolation scripts' JSON; PReps and shapes are computed here. `readouts` are rows of a
+    table, with K texts in each of `columns`; `preps` are K data URIs by name; `meshes` are K lists, each of one mesh for
+    every column, as traces of plotly, or empty.
+    """
+
+    ends: tuple[int, int]
+    names: tuple[str, str]
+    gamma: list[float]
+    chart: Chart
+    columns: list[str]
+    readouts: dict[str, list[list[str]]]
+    preps: dict[str, list[str]]
+    meshes: list[list[dict[str, Any]]] = field(default_factory=list)
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Return what the page shows at every gamma, as JSON."""
+        steps = []
+        for k, gamma in enumerate(self.gamma):
+            cells = [texts[k] for row in self.readouts.values() for texts in row]
+            names = [f"{name} {column}" for name in self.readouts for column in self.columns]
+            spoken = ", ".join([f"{gamma:.2f}", *(f"{name} {text}" for name, text in zip(names, cells))])
+            step = {"gamma": f"γ = {gamma:.2f}", "spoken": spoken, "cells": cells}
+            step |= {"preps": [sources[k] for sources in self.preps.values()], "chart": self.chart.moves[k]}
+            steps.append({**step, "meshes": self.meshes[k]} if self.meshes else step)
+        return steps
+
+
+def ends_of(embedded: Embedded, line: dict[str, Any], made_by: str) -> tuple[tuple[int, int], tuple[str, str]]:
+    """Return the indices of a line's ends, and how the page names them. Raise InputError if no input list names one."""
+    start, end = (embedded.index_of(line[which], made_by) for which in ("from", "to"))
+    first, last = (f"{embedded.instances.paths[i].stem} ({embedded.architecture(i)})" for i in (start, end))
+    return (start, end), (first, last)
+
+
+def texts(values: Sequence[float | None], form: str) -> list[str]:
+    """Return values as text, "none" where there is none."""
+    return ["none" if value is None else form.format(value) for value in values]
+
+
+def image_slider(embedded: Embedded, line: dict[str, Any], made_by: str) -> Slider:
+    """Return the slider of interpolate_single_arch.json, or of interpolate_multi_arch.json, which has ClassIds.
+
+    Raise InputError if an end of the line is in no input list; `made_by` is the command that measures another line.
+    """
+    ends, names = ends_of(embedded, line, made_by)
+    gamma, nets = line["gamma"], embedded.instances.nets
+    accuracies = [line[name] for name in ("accuracy", "latent_accuracy", "weight_accuracy") if name in line]
+    columns = ["latent", "weights"][: len(accuracies)]
+    readouts = {"test accuracy": [texts(values, "{:.1f} %") for values in accuracies]}
+    class_ids = line.get("class_id", [0] * len(gamma))
+    rows = dict(zip((DECODED, AVERAGED)[: len(columns)], embedded.along(ends, gamma, class_ids)))
+    if "class_id" in line:
+        (values,) = accuracies
+        quiet = dict(mode="lines", line=dict(color=NEUTRAL, width=1), showlegend=False, hoverinfo="skip")
+        traces = [go.Scatter(x=gamma, y=values, **quiet)]
+        for class_id in sorted(set(class_ids)):
+            x, y = zip(*[(a, b) for a, b, each in zip(gamma, values, class_ids) if each == class_id])
+            marker = dict(zip(("color", "symbol"), style_of(class_id)), size=7)
+            traces.append(curve(nets.names[class_id], x, y, "γ", mode="markers", marker=marker))
+        readouts["ClassId"] = [[f"{class_id}, {nets.names[class_id]}" for class_id in class_ids]]
+    else:
+        styles = {"latent": LATENT_STYLE, "weight": WEIGHTS_STYLE}
+        traces = [
+            line_and_markers(f"{kind} interpolation", gamma, values, *styles[kind], dash=kind == "weight")
+            for kind, values in zip(styles, accuracies)
+        ]
+    chart = line_chart(traces, "test accuracy (%)", gamma, rangemode="tozero")
+    size = max(nets[class_id].num_parameters for class_id in {*class_ids})
+    return Slider(ends, names, gamma, chart, columns, readouts, line_pictures(rows, size))
+
+
+def line_and_markers(
+    name: str, gamma: Sequence[float], values: Sequence[float | None], color: str, symbol: str, dash: bool
+) -> go.Scatter:
+    """Return a line with markers along gamma."""
+    style = dict(color=color, dash="dash" if dash else "solid")
+    return curve(name, gamma, values, "γ", mode="lines+markers", line=style, marker=dict(symbol=symbol, size=7))
+
+
+def siren_slider(embedded: Embedded, line: dict[str, Any], resolution: int, made_by: str) -> Slider:
+    """Return the slider of interpolate_mlps.json: distances, volume, pieces, PReps and shapes.
+
+    Shapes are meshed on a grid of `resolution` points a side. Raise InputError likewise.
+    """
+    ends, names = ends_of(embedded, line, made_by)
+    gamma, net, device = line["gamma"], embedded.instances.nets[0], embedded.embeddings.device
+    rows = dict(zip((DECODED, AVERAGED), embedded.along(ends, gamma, [0] * len(gamma))))
+    columns = ["latent", "weights"]
+    traces, meshes = [], []
+    for column, each, color, style in zip(columns, rows.values(), (PREDICTED, WEIGHTS), (LATENT_STYLE, WEIGHTS_STYLE)):
+        batch = torch.from_numpy(np.stack(each)).to(device)
+        surfaces = level_sets(lambda points, batch=batch: net.run(batch, points), resolution, device)
+        meshes.append([{"trace": mesh_trace(mesh, color), "empty": not len(mesh.faces)} for mesh in surfaces])
+        for which in ("start", "end"):
+            distances = line[column][f"chamfer_to_{which}"]
+            traces.append(line_and_markers(f"{column}, to the {which}", gamma, distances, *style, dash=which == "end"))
+    measured = {
+        "volume": ("volume (cubic units)", "{:.3f}"),
+        "pieces": ("pieces", "{}"),
+        "chamfer_to_start": ("Chamfer distance to the start (units)", "{:.4f}"),
+        "chamfer_to_end": ("Chamfer distance to the end (units)", "{:.4f}"),
+    }
+    readouts = {
+        what: [texts(line[column][name], form) for column in columns] for name, (what, form) in measured.items()
+    }
+    chart = line_chart(traces, "Chamfer distance (units)", gamma, type="log", tickformat="~g")
+    preps = line_pictures(rows, net.num_parameters)
+    return Slider(ends, names, gamma, chart, columns, readouts, preps, [list(pair) for pair in zip(*meshes)])
