@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -43,8 +43,7 @@ def patch_photos(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def _made(tmp_path_factory) -> tuple[Path, Everything]:
-    base, worker = tmp_path_factory.getbasetemp(), os.environ.get("PYTEST_XDIST_WORKER", "")
-    base = base.parent if worker else base  # pytest-xdist's workers have folders of their own there
+    base, worker = folder_of_run(tmp_path_factory), os.environ.get("PYTEST_XDIST_WORKER", "")
     # Two workers begin at two ends, so that neither waits for long.
     parts = PARTS[::-1] if worker.endswith(("1", "3", "5", "7", "9")) else PARTS
     made = {name: once(base / name, lambda root, name=name: run(root, name)) for name in parts}
@@ -64,7 +63,13 @@ def _made(tmp_path_factory) -> tuple[Path, Everything]:
     return base / "project", once(base / "project", join)
 
 
-def once(root: Path, make: Callable[[Path], Everything]) -> Everything:
+def folder_of_run(tmp_path_factory) -> Path:
+    """Return the temporary folder of this test run; pytest-xdist's workers have folders of their own in it."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def once(root: Path, make: Callable[[Path], Any]) -> Any:
     """Return what `make` returned when the first process of this test run made the folder."""
     result = root.with_suffix(".pickle")
     with FileLock(root.with_suffix(".lock")):
