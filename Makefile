@@ -5,23 +5,23 @@ RUN := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-multi demo-3d cifar10-small test test-all test-long lint clean-demo
 
-help: ## list the targets
-	@echo "What runs Python makes the virtual environment $(VENV) first, if it is missing. Times are on 2 CPU cores."
+help: ## lists these targets
+	@echo "Targets that run Python first make the virtual environment $(VENV) if it is missing. Times are on 2 CPU cores."
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: photos-single ## 132 small ResNet8 on photos, their NetSpace and its figures, in 7 minutes
+demo: photos-single ## trains 132 small ResNet8 on photos and their NetSpace, and draws the figures: 7 minutes
 	$(RUN) visualize_prep.py
 	$(RUN) report.py photos
 
-# Nets this small gain little by a second thread, so what does not need each other runs two at a time, a thread each.
-demo-multi: $(VENV)/installed ## every experiment with images on photos: four architectures, two never seen, in 24 minutes
+# Nets this small gain little from a second thread. So independent scripts run two at a time, with one thread each.
+demo-multi: $(VENV)/installed ## runs every image experiment on photos, with four architectures, two of them unseen: 24 minutes
 	OMP_NUM_THREADS=1 $(MAKE) --jobs 2 photos-nets-0 photos-nets-1 photos-single photos-multi photos-missing photos-single-search
 	$(RUN) report.py photos
 
-# Parts of the demos; what runs again goes on where it was stopped, or has nothing left to do.
+# Parts of the demos. A part that runs again resumes, or ends at once if it is done.
 .PHONY: photos-nets-0 photos-nets-1 photos-single photos-single-search photos-multi photos-missing
 
-# Their bars stand below those of what runs beside them.
+# Their progress bars are below those of the part that runs beside them.
 photos-nets-0 photos-multi: export TQDM_POSITION = 1
 
 photos-nets-0 photos-nets-1: photos-nets-%: $(VENV)/installed
@@ -46,11 +46,11 @@ photos-multi: photos-nets-0 photos-nets-1
 	$(RUN) eval_latspace_multi.py
 
 photos-missing: photos-nets-0 photos-nets-1
-	$(RUN) train_multi_arch.py photos --setting missing --num-epochs 36
+	$(RUN) train_multi_arch.py photos --setting missing --num-steps 3528
 	$(RUN) eval_multi.py photos --setting missing
 	$(RUN) interpolate_multi_arch.py photos --setting missing
 
-demo-3d: $(VENV)/installed ## 64 chairs as SIRENs, their NetSpace, shapes along lines, in 15 minutes
+demo-3d: $(VENV)/installed ## fits SIRENs to 64 chairs, trains their NetSpace, and draws shapes along lines: 12 minutes
 	$(RUN) create_mlp_dataset.py
 	$(RUN) train_mlps.py
 	$(RUN) interpolate_mlps.py
@@ -61,12 +61,12 @@ SMALL := cifar10 --runs-dir runs/small --lists-dir runs/small/input_lists
 SMALL_STEPS := 20 22 24 26 28 31 34 37 41 44 48 53 58 63 69 75 82 90 98 108 117 128 \
 	140 153 167 183 200 218 239 261 285 311 340 371 406 443 484 529 578 632 690 754 824 900
 
-cifar10-small: $(VENV)/installed ## Fig. 3c and 3d on CIFAR-10 with few, short instances, in an hour
+cifar10-small: $(VENV)/installed ## draws Fig. 3c and 3d on CIFAR-10, with few and briefly trained instances: 1 hour
 	$(RUN) create_nets_dataset_single.py $(SMALL) --num-train 32 --num-val 4 --num-test 8 --side-by-side 44 \
 		--image-batch 64 --learning-rate 2e-3 --classifier-start zero --lengths-in steps --lengths $(SMALL_STEPS)
 	$(RUN) train_single_arch.py $(SMALL) --prep-shape 32 2432 --emb-size 1024 --grid 32 --row-length 256 --row-channels 32 \
 		--affine-start instance --prep-noise 0.3 --reorder-channels --meta-batch 4 --image-batch 64 \
-		--num-epochs 2 --validate-every 1 --learning-rate 3e-3 --schedule one-cycle --clip-norm 1
+		--num-steps 1250 --validate-every 625 --learning-rate 3e-3 --schedule one-cycle --clip-norm 1
 	$(RUN) eval_single.py $(SMALL)
 	$(RUN) interpolate_single_arch.py $(SMALL)
 	$(RUN) visualize_prep.py $(SMALL)
@@ -84,16 +84,16 @@ test-all: $(VENV)/installed ## also several ranks, killed and resumed scripts, t
 test-long: $(VENV)/installed ## every script killed at 20 random moments, and run again
 	$(PYTEST) -m long
 
-lint: $(VENV)/installed ## style and type hints
+lint: $(VENV)/installed ## checks style and type hints
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-clean-demo: ## remove what the demos wrote: runs/photos, runs/chairs and their input lists
+clean-demo: ## removes the results of the demos: runs/photos, runs/chairs and their input lists
 	rm -rf runs/photos models/input_lists/photos runs/chairs models/input_lists/chairs
 
 $(VENV)/installed: requirements.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; type: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@

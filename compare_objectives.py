@@ -23,12 +23,12 @@ from evaluation.metrics import accuracy, interpolate, median_index
 from evaluation.objectives import Comparison, load_trained, objectives_table, refuse_unlike
 from evaluation.plots import plot_objectives, save_figure
 from evaluation.spaces import SingleConfig, load_experiment
-from train_single_arch import FOLDERS
 from training.command_line import run_script
 from training.constants import AtLeast2, Flat
+from training.losses import OBJECTIVE_FOLDERS, OBJECTIVES
 from training.runtime import provenance
 
-FLAGS_OF_WEIGHTS = {"photos": " --learning-rate 3e-4"}  # docs/netspace.md
+FLAGS = {("photos", "weights"): " --learning-rate 3e-4"}  # docs/netspace.md
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,12 @@ PRESETS = {name: Config(name) for name in ("photos", "cifar10", "tiny-imagenet-2
 def main(config: Config) -> dict[str, Any]:
     images, space, test = load_experiment(SingleConfig(config.dataset, config.architecture, folders=config.folders))
     made_by = f"python train_single_arch.py {config.dataset}"
-    by_weights = f"{made_by} --objective weights{FLAGS_OF_WEIGHTS.get(config.dataset, '')}"
-    commands = {"behaviour": made_by, "weights": by_weights, "both": f"{made_by} --objective both"}
-    run_dirs = {objective: config.folders.run(config.dataset, folder) for objective, folder in FOLDERS.items()}
-    compared = [each for each in FOLDERS if each != "both" or (run_dirs[each] / "best.pt").is_file()]
+    commands = {each: f"{made_by} --objective {each}{FLAGS.get((config.dataset, each), '')}" for each in OBJECTIVES}
+    run_dirs = {
+        objective: config.folders.run(config.dataset, folder) for objective, folder in OBJECTIVE_FOLDERS.items()
+    }
+    needed = ("behaviour", "weights")
+    compared = [each for each in OBJECTIVES if each in needed or (run_dirs[each] / "best.pt").is_file()]
     trained = {each: load_trained(space, run_dirs[each], commands[each]) for each in compared}
     for each in compared[1:]:
         refuse_unlike(run_dirs["behaviour"], trained["behaviour"][1], run_dirs[each], trained[each][1])
@@ -88,8 +90,8 @@ def main(config: Config) -> dict[str, Any]:
     table = objectives_table(results)
     write_text(path.with_suffix(".md"), table)
 
-    # The last of behaviour is like its best; of both objectives together the best is enough.
-    drawn = [name for name in predicted if name not in ("behaviour, last", "both, last")]
+    # Of objectives that work, the last checkpoint is like the best.
+    drawn = [name for name in predicted if name.endswith("best") or name == "weights, last"]
     shown = {name: {key: np.array(value) for key, value in predicted[name].items()} for name in drawn}
     mean_error = np.mean(one_for_all["mean of the training instances, for all"]["weight_error"]).item()
     chance, title = 100 / images.num_classes, f"{config.architecture} on {images.name}"

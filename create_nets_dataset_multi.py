@@ -41,11 +41,7 @@ class Config:
     num_epochs: tuple[Count, ...] = (300, 300, 300, 300)  # of instances of ClassId 0, 1, 2, 3
     teacher_epochs: Count = 300  # of the teacher
     learning_rate: Positive = 0.05  # SGD's, at the start
-    lr_drops: tuple[Fraction, ...] = (
-        1 / 2,
-        3 / 5,
-        7 / 10,
-    )  # fractions of the epochs after which it is multiplied by 0.1
+    lr_drops: tuple[Fraction, ...] = (0.5, 0.6, 0.7)  # fractions of the epochs after which it is multiplied by 0.1
     momentum: Fraction = 0.9  # SGD's
     weight_decay: NonNegative = 5e-4  # SGD's
     image_batch: Count = 128  # B, images that an instance sees in a step
@@ -80,7 +76,7 @@ def main(config: Config) -> None:
     pool, teacher = architectures_by_class_id(), get_architecture(config.teacher)
     plans, lists = plan_all(config, images, pool, teacher)  # refuses now, not after hours of training
 
-    rates = dict(lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+    rates = {name: getattr(config, name) for name in ("momentum", "weight_decay")}
     sgd = partial(torch.optim.SGD, **rates, fused=True)
     zoo = Zoo(config)
     for architecture, planned in plans:
@@ -89,8 +85,7 @@ def main(config: Config) -> None:
         per_epoch = planned[0].steps // num_epochs
         first, *drops = (round(fraction * num_epochs) for fraction in (config.validate_from, *config.lr_drops))
         for stack in zoo.stacks(planned):
-            kind = list(ARCHITECTURES).index(architecture.name)
-            keys = [(config.seed, kind, plan.index) for plan in stack.plans]
+            keys = [(config.seed, list(ARCHITECTURES).index(architecture.name), plan.index) for plan in stack.plans]
             ensemble = stack.start(Ensemble(net, initial_state(net, keys, device), sgd))
             batches = Batches(images.train, keys, config.image_batch)
             for step in stack.steps():
@@ -100,6 +95,7 @@ def main(config: Config) -> None:
                 epoch = (step + 1) / per_epoch
                 if epoch == num_epochs or epoch >= first and (epoch - first) % config.validate_every == 0:
                     ensemble.update_best(accuracy(net, net.fuse(ensemble.state()), images.val))
+                    stack.show(best=f"{ensemble.best_accuracy.mean():.1f} % on validation")
             save_instances(stack.plans, ensemble.best_state, ensemble.best_accuracy)
             stack.finish()
         zoo.report(planned)
@@ -123,9 +119,9 @@ def plan_all(
     for few, total in zip(config.num_train_missing, (config.num_train[0], config.num_train[-1])):
         if few > total:
             raise InputError(f"--num-train-missing {few}: it takes from the {total} of --num-train, give fewer")
-    protocol = "learning_rate lr_drops momentum weight_decay image_batch validate_from validate_every".split()
+    protocol = ("lr_drops", "momentum", "weight_decay", "image_batch", "validate_from", "validate_every")
     facts = {"dataset": images.name, "images": images.fingerprint}
-    facts |= {name: as_json(getattr(config, name)) for name in protocol}
+    facts |= {name: as_json(getattr(config, name)) for name in ("learning_rate", *protocol)}
     per_epoch = Batches(images.train, [], config.image_batch).per_pass
     counts = [{"train": number, "val": config.num_val, "test": config.num_test} for number in config.num_train]
     made = [(teacher, "teacher", {"teacher": 1}, config.teacher_epochs)]

@@ -105,7 +105,9 @@ def main(config: Config) -> None:
             done = stack.finished()  # each instance is saved at its last step and leaves the batch
             if done:
                 state = ensemble.state(len(done))
-                save_instances(done, state, accuracy(net, net.fuse(state), images.val))
+                val_accuracy = accuracy(net, net.fuse(state), images.val)
+                save_instances(done, state, val_accuracy)
+                stack.show(val=f"{val_accuracy.mean():.1f} % after {step + 1} steps")
                 stack.remove(len(done))
                 batches.remove(len(done))
         stack.finish()

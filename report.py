@@ -6,7 +6,7 @@
 
 The page has the numbers beside the paper's, all figures, training curves, PReps of test instances, a slider along gamma and a
 map of all embeddings. It names what is missing, with the command that makes it. It opens without a network. Needs results of
-any other script. Writes runs/<dataset>/report.html. Takes 20 seconds of one CPU core on photos (single, multi)."""
+any other script. Writes runs/<dataset>/report.html."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

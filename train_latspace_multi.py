@@ -82,7 +82,7 @@ def main(config: Config) -> None:
         with torch.no_grad():
             logits = teacher.nets[0].run(teacher.rows, x)[0]  # (B, classes)
         losses = space.search_losses(search.embeddings, desired, x, labels, logits, config.search)
-        run.descend(losses.sum(), targets.paths)
+        run.descend(losses.sum(), targets.paths, loss=losses.mean())
         if run.validates():
             validate()
     print(f"{run.step} steps: {search.best_accuracy.mean():.2f} % on validation images, mean of {len(chosen)}")

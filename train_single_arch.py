@@ -9,9 +9,9 @@ name): best.pt, with the smallest mean |target - predicted accuracy| on validati
 scalars.jsonl and tensorboard/. Run it again to resume from last.pt."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
+from tyro.extras import literal_type_from_choices
 
 from data.files import fingerprint
 from data.folders import Folders
@@ -26,13 +26,10 @@ from models.target_nets import get_architecture
 from training.command_line import run_script
 from training.constants import Count, Flat, Optim, Positive, Seed, Start, Views
 from training.distributed import rank_slice
-from training.losses import OBJECTIVES, Given, parameter_scales, weight_losses
+from training.losses import OBJECTIVE_FOLDERS, OBJECTIVES, Given, parameter_scales, weight_losses
 from training.run import Run, run_constants
 from training.runtime import mixed_precision, pick_device
 from training.views import add_noise, reorder, start_at_instances
-
-# The folder in runs/<dataset>/ that an objective's NetSpace is in.
-FOLDERS = {"behaviour": "single", "weights": "weights", "both": "both"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Config:
     start: Flat[Start] = field(default_factory=Start)
     views: Flat[Views] = field(default_factory=Views)
     architecture: str = "resnet8"  # of the instances
-    objective: Literal["behaviour", "weights", "both"] = "behaviour"  # eq. 1, error of the weights, or their sum
+    objective: literal_type_from_choices(list(OBJECTIVES)) = "behaviour"  # eq. 1, error of the weights, or their sum
     temperature: Positive = 4.0  # T of eq. 1
     meta_batch: Count = 8  # M, target instances in a step
     image_batch: Count = 128  # B, images shown to each of them
@@ -78,7 +75,7 @@ def main(config: Config) -> None:
     model = PrepAutoencoder(config.sizes)
     start_at_instances(model, config.start, train.rows, accuracy(net, train.rows, images.val))
     space = Space(model.to(device), nets, about_images(nets, images), {})
-    folder = config.folders.run(config.dataset, FOLDERS[config.objective])
+    folder = config.folders.run(config.dataset, OBJECTIVE_FOLDERS[config.objective])
     data = {"instances": fingerprint(train.rows, val.rows), "images": images.fingerprint}
     run = Run.of(folder, run_constants(config, **data), space.about, model, config.optim)
     val_accuracy = accuracy(net, val.rows, images.val)

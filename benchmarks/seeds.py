@@ -1,7 +1,7 @@
-"""The demo over several seeds, each from nothing: python -m benchmarks.seeds [--seeds 0 1 2]
+"""Run the demo with several seeds: python -m benchmarks.seeds [--seeds 0 1 2]
 
-Every seed has other instances, another split and another NetSpace, in a folder of its own, runs/seeds/<seed>. Prints the
-demo's summary as mean and standard deviation. About 2.5 minutes a seed on 2 CPU cores; run again to resume."""
+Each seed makes other instances, another split and another NetSpace, in runs/seeds/<seed>. Prints the demo's numbers with mean
+and standard deviation. Run it again to resume."""
 
 import argparse
 import subprocess

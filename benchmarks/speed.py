@@ -1,13 +1,13 @@
 """How fast this machine runs the project, beside the plain way of benchmarks/plain.py in the same run.
 
-    python -m benchmarks.speed                      # everything, 20 minutes on a CPU core
+    python -m benchmarks.speed                      # everything
     python -m benchmarks.speed --only single multi  # some cases, by name; "growth" is the figure
 
-Prints a table; writes runs/benchmarks/speed.{md,json} and growth.{pdf,png}. Each way runs in a fresh process of its own,
-the project's with the memory settings that every script starts with, and both take turns, so that a ratio compares times close to each
-other. Fixed seeds, one step to warm up, medians, [range]. Peak memory is what the process grows by (on a GPU: what its
-tensors take). The floor is a step's sums and products at the rate of this machine's matrix product of 2048 x 2048.
-If other jobs run, set OMP_NUM_THREADS=1: threads that wait for each other take many times as long."""
+Prints a table and writes runs/benchmarks/speed.{md,json} and growth.{pdf,png}. Each way runs in a separate process, ours with
+the memory settings of every script. Both take turns, so a ratio compares neighbours in time. Seeds are fixed, one step warms up,
+and numbers are medians with [range]. Peak memory is what the process grows by (on a GPU: what its tensors take). The floor is a
+step's sums and products at the rate of this machine's matrix product of 2048 x 2048. If other jobs run, set OMP_NUM_THREADS=1:
+threads that wait for each other take many times as long."""
 
 import argparse
 import multiprocessing
@@ -53,7 +53,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def work(connection: Connection, case: Case, plainly: bool) -> None:
-    """Run one step, send its memory and operations, then time a step at every request. In a process of its own."""
+    """Run one step, send its memory and operations, then time a step at every request."""
     device = pick_device()
     if not plainly:
         prepare_process()

@@ -25,6 +25,8 @@ STEP = 2.0**-20  # of a union's coordinates
 
 @dataclass(frozen=True)
 class Seat:
+    """The seat of a chair, in units."""
+
     half_width: float
     half_depth: float
     under: float  # height of its lower face
@@ -46,6 +48,7 @@ def union_mesh(boxes: np.ndarray) -> trimesh.Trimesh:
 
 
 def box(x: tuple[float, float], y: tuple[float, float], z: tuple[float, float]) -> np.ndarray:
+    """Return a box (2, 3) from its extent along each axis."""
     return np.array([x, y, z], dtype=np.float64).T
 
 
@@ -79,12 +82,14 @@ def pedestal(seat: Seat, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def side_panels(seat: Seat, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return a panel on either side, from the floor to the seat."""
     thick = rng.uniform(THIN, THICK)
     z = seat.half_depth * rng.uniform(0.7, 1)
     return both_sides(box((seat.half_width - thick, seat.half_width), (0, seat.top), (-z, z)))
 
 
 def solid_back(x: float, y: tuple[float, float], z: tuple[float, float], rng: np.random.Generator) -> list[np.ndarray]:
+    """Return one panel."""
     return [box((-x, x), y, z)]
 
 

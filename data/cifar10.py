@@ -18,7 +18,7 @@ PADDING = 4  # pixels
 def cached_arrays(data_dir: Path) -> dict[str, np.ndarray]:
     """Return the four arrays of `DATA_DIR/cifar10.npz`. If it is missing, download CIFAR-10 through torchvision and write it.
 
-    Raise InputError if the download fails or the file holds something else.
+    Raise InputError if the download fails or the file has other content.
     """
     path = data_dir / "cifar10.npz"
     if not path.is_file():
@@ -39,7 +39,7 @@ def cached_arrays(data_dir: Path) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in ARRAYS}
     except Exception as error:  # a broken file may raise anything
         raise InputError(
-            f"{path} does not hold the arrays {', '.join(ARRAYS)} ({type(error).__name__}); delete it to have it made again"
+            f"{path} does not have the arrays {', '.join(ARRAYS)} ({type(error).__name__}); delete it to have it made again"
         ) from None
     for part in ("train", "test"):
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]

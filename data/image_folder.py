@@ -66,16 +66,16 @@ def list_part(folder: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
     for label, class_folder in enumerate(classes):
         images = sorted(path for path in class_folder.glob("*") if path.suffix.lower() in SUFFIXES)
         if not images:
-            raise InputError(f"{class_folder} holds no images; add some or remove the folder")
+            raise InputError(f"{class_folder} has no images; add some or remove the folder")
         paths += images
         labels += [label] * len(images)
     if not paths:
-        raise InputError(f"{folder} holds no class folders with images; expected {folder}/CLASS/IMAGE")
+        raise InputError(f"{folder} has no class folders with images; expected {folder}/CLASS/IMAGE")
     return paths, np.array(labels), tuple(path.name for path in classes)
 
 
 def load_image_folder(folder: Path) -> ImageSet:
-    """Load class folders: of train/, 80 % of each class train and 20 % validate; test/ tests.
+    """Load class folders. Of each class in train/, 80 % train and 20 % validate; test/ is the test set.
 
     The folder's name is the data set's. Raise InputError if a folder or its images do not have this form.
     """
@@ -84,13 +84,13 @@ def load_image_folder(folder: Path) -> ImageSet:
     if test_names != class_names:
         odd = sorted(set(class_names) ^ set(test_names))[0]
         raise InputError(
-            f"class '{odd}' is in only one of {folder}/train and {folder}/test; both must hold the same classes"
+            f"class '{odd}' is in only one of {folder}/train and {folder}/test; both must have the same classes"
         )
     pixels = read_images([*train_paths, *test_paths], SIDES, folder.name)
     padding = pixels.shape[1] // 8
     train, val = split_by_class(train_labels, 0.8, SPLIT_SEED)
     if not len(val):
-        raise InputError(f"{folder}/train has too few images to keep some for validation; every class needs at least 3")
+        raise InputError(f"{folder}/train has too few images for validation; every class needs at least 3")
     parts = (
         (train, train_labels[train]),
         (val, train_labels[val]),

@@ -103,6 +103,7 @@ def list_meshes(source: Path) -> list[Path]:
 
 
 def is_newer(path: Path, than: Path) -> bool:
+    """Return whether a file is as new as another or newer."""
     return path.stat().st_mtime >= than.stat().st_mtime
 
 

@@ -29,7 +29,7 @@ def make_shapes(source: Source, dataset: str, folder: Path, num_shapes: int, num
     shapes = sorted(Path(dataset).rglob("*.npz"))
     for name, times in Counter(shape.stem for shape in shapes).items():
         if times > 1:
-            raise InputError(f"{dataset} holds {times} files {name}.npz; give every shape a name of its own")
+            raise InputError(f"{dataset} has {times} files {name}.npz; give every shape another name")
     return shapes[:num_shapes]
 
 

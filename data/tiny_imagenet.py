@@ -34,7 +34,7 @@ def load_tiny_imagenet(data_dir: Path) -> ImageSet:
 
 
 def write_split_lists(folder: Path, wnids: list[str]) -> None:
-    """Write the missing lists: 80 % of each class's training images train, 20 % validate; the original's `val/` tests."""
+    """Write the missing lists. Of each class's training images, 80 % train and 20 % validate; `val/` is the test set."""
     class_of = {wnid: label for label, wnid in enumerate(wnids)}
     train = [
         (path, label)

@@ -1,5 +1,6 @@
-"""The paper's figures, as PDF and PNG. Colours are Okabe and Ito's, safe for colour-blind readers,
-but those of several architectures, which are the paper's."""
+"""The paper's figures, as PDF and PNG.
+
+Colours are Okabe and Ito's, safe for colour-blind readers. Those of several architectures are the paper's."""
 
 import math
 from pathlib import Path

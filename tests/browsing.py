@@ -24,6 +24,7 @@ FLAGS = [
 
 @contextlib.contextmanager
 def launched() -> Iterator[Any]:
+    """Yield a browser. Skip the test if there is none."""
     if BROWSER is None:
         pytest.skip("needs a browser: no chromium or google-chrome on the path (apt-get install chromium)")
     from playwright.sync_api import sync_playwright
@@ -36,7 +37,7 @@ def launched() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def opened(browser: Any, path: Path, size: dict[str, int], scheme: str = "light") -> Iterator[Any]:
-    """A page. What it asks for beside itself is refused; at the end it must have asked and erred for nothing."""
+    """Yield a page. Nothing but the page is loaded; fail at the end if it requested anything else or had an error."""
     wrong: list[str] = []
     context = browser.new_context(viewport=size, color_scheme=scheme, offline=True)
     context.set_default_timeout(120_000)  # WebGL without a graphics card, on a machine that is busy
@@ -45,7 +46,7 @@ def opened(browser: Any, path: Path, size: dict[str, int], scheme: str = "light"
         if route.request.url == path.as_uri():
             route.continue_()
         else:
-            wrong.append(f"asks for {route.request.url[:100]}")
+            wrong.append(f"requests {route.request.url[:100]}")
             route.abort()
 
     context.route("**/*", answer)

@@ -17,9 +17,11 @@ from tests.test_help import SCRIPTS
 from training.command_line import read_config
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-HEADINGS = ["Usage", "Reads", "Writes", "Logged", "Differences from the paper", "Results"]
+README, INDEX = ROOT / "README.md", ROOT / "docs/README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PARAGRAPHS = ["Needs", "Writes", "Logs", "Paper"]  # of a script's section
 AT_ROOT = {"lists": "models/input_lists"}  # folders of the miniature
+LOCKS = {".lock", ".locked-by"}
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 name_of = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 script_of = pytest.mark.parametrize("script", SCRIPTS)
@@ -31,8 +33,19 @@ def text_of(page):
 
 
 @cache
-def section(script, heading):
-    (found,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", text_of(ROOT / f"docs/{script}.md"), re.M | re.S)
+def section(script):
+    """Return the section of a script, which is on one page."""
+    heading = rf"^##+ `{script}\.py`\n(.*?)(?=^#+ |\Z)"
+    (found,) = (each for page in PAGES for each in re.findall(heading, text_of(page), re.M | re.S))
+    return found
+
+
+@cache
+def paragraph(script, name):
+    """Return what follows a paragraph's name in bold, with its tables."""
+    ((_, found),) = re.findall(
+        rf"^\*\*({name})\*\*(.*?)(?=^\*\*(?:{'|'.join(PARAGRAPHS)})\*\*|\Z)", section(script), re.M | re.S
+    )
     return found
 
 
@@ -62,15 +75,39 @@ def flags_of(config):
     return flags
 
 
+def layout():
+    """Return the names and patterns in README's layout."""
+    (block,) = re.findall(r"^## Layout\n+```\n(.*?)^```", text_of(README), re.M | re.S)
+    return [name for line in block.splitlines() for name in re.split(r" {2,}", line)[0].split()]
+
+
 @script_of
-def test_every_script_has_a_page_with_the_same_headings(script):
-    page = text_of(ROOT / f"docs/{script}.md")
-    assert page.startswith(f"# `{script}.py`\n")
-    assert re.findall(r"^## (.*)", page, re.M) == HEADINGS
-    assert f"]({script}.md)" in text_of(ROOT / "docs/README.md")
-    assert f"](docs/{script}.md)" in text_of(ROOT / "README.md")
-    assert re.search(rf"^{script}\.py\b", text_of(ROOT / "README.md"), re.M), "no line in the README's layout"
-    assert 2 <= sum(line.startswith("python ") for line in section(script, "Usage").splitlines()) <= 4
+def test_every_script_has_a_section_with_the_same_paragraphs(script):
+    assert re.findall(r"^\*\*(\w+)\*\*", section(script), re.M) == PARAGRAPHS
+    (usage,) = re.findall(r"^```\n(.*?)^```", section(script), re.M | re.S)
+    assert f"python {script}.py" in usage
+    assert re.search(rf"\]\(\w+\.md#{script}py\)", text_of(INDEX))
+    assert f"`python {script}.py" in text_of(README)
+    assert any(fnmatch(f"{script}.py", pattern) for pattern in layout())
+
+
+def test_readme_and_docs_are_short():
+    assert len(text_of(README).splitlines()) <= 150
+    assert len(list((ROOT / "docs").glob("*.md"))) <= 12
+
+
+def test_the_layout_of_the_readme_is_that_of_the_repository():
+    for name in layout():
+        assert list(ROOT.glob(name)), f"{name} does not exist"
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert packages <= {name.rstrip("/") for name in layout()}
+
+
+def test_every_page_is_in_the_index_and_every_figure_on_a_page():
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page == INDEX or f"]({page.name})" in text_of(INDEX), page.name
+    for figure in (ROOT / "docs").glob("*.png"):
+        assert any(figure.name in text_of(page) for page in PAGES), figure.name
 
 
 @name_of
@@ -89,13 +126,13 @@ def test_commands_parse(page):
 
 
 @script_of
-def test_flags_of_a_page_are_the_scripts(script):
-    """Or those of another script that its usage runs before."""
-    names = {script, *re.findall(r"^python (\w+)\.py", section(script, "Usage"), re.M)}
+def test_flags_in_a_section_are_the_scripts(script):
+    """Or those of another script in its usage."""
+    names = {script, *re.findall(r"^python (\w+)\.py", section(script), re.M)}
     presets = [preset for name in names for preset in importlib.import_module(name).PRESETS.values()]
     known = set().union(*map(flags_of, presets))
     known |= {"--logdir", "--nproc-per-node"}  # of tensorboard and torchrun
-    assert set(re.findall(r"--[a-z][a-z-]*", text_of(ROOT / f"docs/{script}.md"))) <= known
+    assert set(re.findall(r"--[a-z][a-z-]*", section(script))) <= known
 
 
 @name_of
@@ -132,16 +169,17 @@ def test_tables_are_whole(page):
 
 
 def written_by(script, each_script):
-    """Paths as pages give them, and what is in the files."""
+    """Return what a script wrote, by path as pages give it, without locks."""
     written = {}
     for path, content in each_script[script].files.items():
         first, _, rest = path.partition("/")
-        written[f"{AT_ROOT.get(first, first)}/{rest}"] = content
+        if Path(path).name not in LOCKS:
+            written[f"{AT_ROOT.get(first, first)}/{rest}"] = content
     return written
 
 
 def as_regex(pattern):
-    """Of a path on a page: <...> and * stand for a name, {a,b} for one of several, a folder for all in it."""
+    """Return the paths that a page means: <...> and * stand for a name, {a,b} for one of several, a folder for all in it."""
     escaped = re.sub(r"<\w+>|\*", "[^/]+", re.sub(r"[.+]", r"\\\g<0>", pattern))
     return re.sub(r"\{([^}]+)\}", lambda names: f"({names[1].replace(',', '|')})", escaped) + (
         ".+" if pattern[-1] == "/" else ""
@@ -153,27 +191,27 @@ def paths_in(text):
 
 
 def test_every_script_with_a_command_line_runs_in_miniature(each_script):
-    assert not set(SCRIPTS) ^ set(each_script), "run_each_script of tests/miniature.py is to run every script"
+    assert not set(SCRIPTS) ^ set(each_script), "run_each_script of tests/miniature.py must run every script"
 
 
 @script_of
-def test_files_that_a_page_lists_are_those_written(script, each_script):
-    written, patterns = written_by(script, each_script), paths_in(section(script, "Writes"))
+def test_files_that_a_section_lists_are_those_written(script, each_script):
+    written, patterns = written_by(script, each_script), paths_in(paragraph(script, "Writes"))
     for pattern in patterns:
         assert any(re.fullmatch(as_regex(pattern), path) for path in written), f"{pattern} is not written"
     for path in written:
-        assert any(re.fullmatch(as_regex(pattern), path) for pattern in patterns), f"{path} is not on the page"
+        assert any(re.fullmatch(as_regex(pattern), path) for pattern in patterns), f"{path} is not in the section"
 
 
 @script_of
-def test_files_that_a_page_says_are_read_were_written_before(script, each_script):
+def test_files_that_a_script_needs_are_written_by_another(script, each_script):
     there = {path for other in each_script for path in written_by(other, each_script)}
-    for pattern in paths_in(section(script, "Reads")):
+    for pattern in paths_in(paragraph(script, "Needs")):
         assert any(re.fullmatch(as_regex(pattern), path) for path in there), pattern
 
 
 def keys(value, prefix=""):
-    """Of a JSON object, those of objects in it after dots; of `config` and `versions`, which docs/README.md explains, none."""
+    """Yield the keys of a JSON object, those of objects in it after dots; `config` and `versions` are one key each."""
     for name, each in value.items():
         if isinstance(each, dict) and name not in ("config", "versions"):
             yield from keys(each, f"{prefix}{name}.")
@@ -196,12 +234,10 @@ def keys_in_files(script, name, each_script, folder):
 
 
 @script_of
-def test_keys_that_a_page_lists_are_those_written(script, each_script, tmp_path):
-    """Tables whose head names a file hold its keys, all of them; a name in capitals stands for any."""
+def test_keys_that_a_section_lists_are_those_written(script, each_script, tmp_path):
+    """A table whose head names a file lists its keys, all of them; a name in capitals stands for any."""
     tables = {}
-    for head, rows in re.findall(
-        r"^\| `([^`]+)` \|.*\n\|[-|]+\n((?:^\|.*\n)+)", text_of(ROOT / f"docs/{script}.md"), re.M
-    ):
+    for head, rows in re.findall(r"^\| `([^`]+)` \|.*\n\|[-|]+\n((?:^\|.*\n)+)", section(script), re.M):
         tables[head] = [key for row in rows.splitlines() for key in re.findall(r"`([^`]+)`", row.split("|")[1])]
     of_keys = [path for path in written_by(script, each_script) if path.endswith((".json", ".jsonl", ".safetensors"))]
     for path in of_keys:

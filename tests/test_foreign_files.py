@@ -609,7 +609,7 @@ TABLE = {
     "image that is not square": ("nothing", pets(png("pets/train/dog/2.png", 32, 64)), PETS, "is 32x64 pixels"),
     "images of two sizes": ("nothing", pets(png("pets/train/dog/2.png", 64)), PETS, "resize them to one size"),
     "one image a class": ("nothing", pets(per_class=1), PETS, "every class needs at least 3"),
-    "a class without images": ("nothing", pets(text("pets/train/emu/a.txt", "")), PETS, "holds no images"),
+    "a class without images": ("nothing", pets(text("pets/train/emu/a.txt", "")), PETS, "no images"),
     "a class that is not tested": ("nothing", pets(png("pets/train/emu/0.png")), PETS, "class 'emu' is in only one"),
     "more in a batch than images": (
         "nothing",

@@ -11,6 +11,7 @@ import create_nets_dataset_multi
 import eval_latspace_multi
 import eval_multi
 import interpolate_multi_arch
+import report
 import train_latspace_multi
 import train_latspace_single
 import train_multi_arch
@@ -230,6 +231,26 @@ def test_search_from_the_weakest_single_architecture_instance(project, runs):
     assert found["best_accuracy"].item() == max(line["val_accuracy"] for line in lines)
     assert 0 <= table["initial_accuracy"] <= 100 and 0 <= table["teacher_accuracy"] <= 100
     assert "| optimized |" in (runs / "single/eval_latspace_single.md").read_text()
+
+
+def test_the_report_shows_accuracies_class_ids_and_all_instances(project, runs):
+    config = miniature.config_of(report, project)
+    for setting in ("single", "multi", "missing"):
+        panels = report.section_of(config, setting, runs / setting).panels
+        points = [trace for trace in panels.map.figure.data if trace.hoverinfo != "skip"]
+        number = sum(len(entries(project, setting, split)) for split in ("train", "val", "test"))
+        assert sum(len(trace.x) for trace in points) == number
+        if setting == "single":
+            continue
+        line = results(runs, setting, "interpolate_multi_arch")
+        (accuracies,), (class_ids,) = panels.slider.readouts.values()
+        assert accuracies == [f"{value:.1f} %" for value in line["accuracy"]]
+        assert class_ids == [f"{class_id}, {NAMES[class_id]}" for class_id in line["class_id"]]
+        (pictures,) = panels.slider.preps.values()
+        assert len(pictures) == len(panels.slider.steps()) == len(line["gamma"])
+        colors = {trace.text[0].split(" · ")[1]: trace.marker.color for trace in points}
+        assert len(colors) == len(in_setting(setting))
+        assert len(set(colors.values())) == len(colors) or len(colors) > 4
 
 
 def test_summary_tables(runs, capsys):

@@ -54,10 +54,10 @@ NAN_POINT[1, 2], INFINITE[2, 3] = np.nan, np.inf
         ({"pos": GOOD, "neg": GOOD[:, :3]}, "'neg' is (3, 3)"),
         ({"pos": GOOD[0], "neg": GOOD}, "'pos' is (4,)"),
         ({"pos": GOOD.astype(int), "neg": GOOD}, "int64"),
-        ({"pos": GOOD[:0], "neg": GOOD}, "'pos' holds no row"),
-        ({"pos": GOOD, "neg": np.full((2, 4), np.nan)}, "'neg' holds no row"),
-        ({"pos": NAN_POINT, "neg": GOOD}, "'pos' holds coordinates or distances that are not finite"),
-        ({"pos": GOOD, "neg": INFINITE}, "'neg' holds coordinates or distances that are not finite"),
+        ({"pos": GOOD[:0], "neg": GOOD}, "no row"),
+        ({"pos": GOOD, "neg": np.full((2, 4), np.nan)}, "no row"),
+        ({"pos": NAN_POINT, "neg": GOOD}, "not finite"),
+        ({"pos": GOOD, "neg": INFINITE}, "not finite"),
         ({"pos": np.array([{}]), "neg": GOOD}, "ValueError"),  # pickled
     ],
 )

@@ -134,6 +134,8 @@ def both(predicted: Tensor, target: Tensor, given: Given) -> Tensor:
 
 
 OBJECTIVES: dict[str, Objective] = {"behaviour": behaviour, "weights": weights, "both": both}
+# The folder in runs/<dataset>/ that the NetSpace of an objective is in: the paper's is that of one architecture.
+OBJECTIVE_FOLDERS = {name: "single" if name == "behaviour" else name for name in OBJECTIVES}
 
 
 # The teacher

@@ -127,23 +127,24 @@ class Run:
                     self._save_last()
                 yield self.step
 
-    def descend(self, loss: Tensor | None, targets: Sequence[Path] = (), **terms: Tensor) -> None:
-        """Take one optimizer step down a loss, to which every rank adds its part; None if this rank has none.
+    def descend(self, total: Tensor | None, targets: Sequence[Path] = (), **terms: Tensor) -> None:
+        """Take one optimizer step down a total loss, to which every rank adds its part; None if this rank has none.
 
-        `targets` are named if the loss is NaN. `terms` are logged beside the loss; of all, the mean over steps.
+        `targets` are named if the loss is NaN. It is logged as `loss`, and `terms` beside it or instead of it; of all, the
+        mean over steps.
         """
         self.optimizer.zero_grad()
-        if loss is not None:
-            loss.backward()
+        if total is not None:
+            total.backward()
         sum_gradients(self.model)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
         if self.scheduler:
             self.scheduler.step()
-        total = torch.zeros((), device=self.device) if loss is None else loss.detach().float()
-        for name, value in {"loss": total, **terms}.items():
+        loss = torch.zeros((), device=self.device) if total is None else total.detach().float()
+        for name, value in {"loss": loss, **terms}.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach()
-        self.first_bad.update(total, self.step)
+        self.first_bad.update(loss, self.step)
         self.shown.append(targets)
         self.step += 1
         if self.bar is not None:

@@ -1,6 +1,6 @@
 """Making nets datasets: which instances to train, training them side by side, and resuming where it was stopped.
 
-    zoo = Zoo(config.seed, constants, config.side_by_side)
+    zoo = Zoo(config)
     for stack in zoo.stacks(plans):
         ensemble = stack.start(Ensemble(net, start, optimizer, cross_entropies))
         for step in stack.steps():
@@ -37,6 +37,7 @@ from training.runtime import constants_of, deferred_signals, lock_folder, stop, 
 # How long after a checkpoint is due, without a file being written, the first rank stops waiting for the others, seconds.
 # Between two steps a rank may measure accuracies, load images or mesh what it fitted, which takes minutes.
 PATIENCE = 30 * 60
+SHOWN_EVERY = 50  # steps between losses on the bar; each is read back from the device
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Ensemble:
         self.num_steps = 0
         self.best_state: dict[str, Tensor] = {}
         self.best_accuracy = torch.full((len(self),), float("-inf"))
+        self.last_losses = torch.zeros(len(self), device=self.rows.device)
         self.first_bad = FirstBad((len(self),), self.rows.device)
 
     def __len__(self) -> int:
@@ -125,9 +127,10 @@ class Ensemble:
         for name, value in self.statistics.items():
             if name.endswith("num_batches_tracked"):
                 value += 1
-        self.first_bad.update(losses.detach(), self.num_steps)
+        self.last_losses = losses.detach()
+        self.first_bad.update(self.last_losses, self.num_steps)
         self.num_steps += 1
-        return losses.detach()
+        return self.last_losses
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Change the optimizer's learning rate."""
@@ -207,6 +210,7 @@ class Stack:
     def __init__(self, plans: list[Plan], path: Path, constants: dict[str, Any], seconds: float, saved: Any = None):
         self.plans, self.path, self.constants, self.seconds, self.saved = plans, path, constants, seconds, saved
         self.last_saved = float("-inf")
+        self.shown: dict[str, str] = {}  # on the progress bar
 
     def start(self, ensemble: Ensemble) -> Ensemble:
         """Return the stack's instances in training, from its checkpoint if there is one."""
@@ -231,7 +235,13 @@ class Stack:
                     stop()
                 yield self.ensemble.num_steps
                 bar.update(self.ensemble.num_steps - bar.n)
+                if bar.n % SHOWN_EVERY == 0:
+                    bar.set_postfix(loss=f"{self.ensemble.last_losses.mean():.3g}", **self.shown)
         self.ensemble.refuse_divergence([plan.path for plan in self.plans])
+
+    def show(self, **values: str) -> None:
+        """Show values on the progress bar from now on."""
+        self.shown |= values
 
     def finished(self) -> list[Plan]:
         """Return the plans, the first of the stack, that have had their steps. Raise InputError if a loss was not finite."""

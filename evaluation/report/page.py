@@ -125,7 +125,7 @@ def training_curves(run_dir: Path) -> list[Chart]:
                     traces.append(curve(known, *zip(*points), **style))
             if traces:
                 log = log and all(value is None or value > 0 for trace in traces for value in trace.y)
-                title = f"{prefix}{title.lower()}" if prefix else title
+                title = f"{prefix}{title.lower().removeprefix('training ')}" if prefix else title
                 figure = chart_figure(traces, "step", axis)
                 if log:
                     figure.update_yaxes(type="log", tickformat="~g")
