@@ -41,11 +41,7 @@ class Config:
     num_epochs: tuple[Count, ...] = (300, 300, 300, 300)  # of instances of ClassId 0, 1, 2, 3
     teacher_epochs: Count = 300  # of the teacher
     learning_rate: Positive = 0.05  # SGD's, at the start
-    lr_drops: tuple[Fraction, ...] = (
-        1 / 2,
-        3 / 5,
-        7 / 10,
-    )  # fractions of the epochs after which it is multiplied by 0.1
+    lr_drops: tuple[Fraction, ...] = (0.5, 0.6, 0.7)  # fractions of the epochs after which it is multiplied by 0.1
     momentum: Fraction = 0.9  # SGD's
     weight_decay: NonNegative = 5e-4  # SGD's
     image_batch: Count = 128  # B, images that an instance sees in a step

@@ -5,8 +5,6 @@
 
 Needs train_single_arch.py. Writes runs/<dataset>/single/eval_single.{json,pdf,png}."""
 
-import numpy as np
-
 from data.files import write_json
 from evaluation.metrics import accuracy_of, correlation
 from evaluation.plots import plot_targets_and_predicted, save_figure
@@ -28,7 +26,7 @@ def main(config: SingleConfig) -> dict[str, list[float]]:
     title = f"{config.architecture} on {images.name}"
     figure = plot_targets_and_predicted(target.numpy(), predicted.numpy(), 100 / images.num_classes, title)
     pdf, png = save_figure(figure, config.run_dir / "eval_single")
-    error = np.abs(target - predicted).mean()
+    error = (target - predicted).abs().mean()
     r = correlation(*results.values())
     known = "" if r is None else f", correlation {r:.3f}"
     print(f"{len(test)} test instances: mean |target - predicted| {error:.2f} points{known}; {png}, {pdf}")

@@ -43,7 +43,7 @@ def main(config: Config) -> dict[str, Any]:
     results = {"gamma": gamma.tolist(), "latent_accuracy": latent.tolist(), "weight_accuracy": weights.tolist()}
     ends = {"from": test.paths[weakest].as_posix(), "to": test.paths[strongest].as_posix()}
     third = max(1, len(test) // 3)
-    pairs = [(i, j) for i in ranked[:third] for j in ranked[-third:] if i != j]
+    pairs = [(i, j) for i in ranked[:third] for j in ranked[-third:] if i != j] or [(weakest, strongest)]
     all_pairs = over_pairs(space, test, images.test, embeddings, pairs, gamma)
     results_all = {**results, **ends, "all_pairs": all_pairs, **provenance(config)}
     write_json(config.run_dir / "interpolate_single_arch.json", results_all)

@@ -2,9 +2,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-from data import load
 from models.instances import TargetNet
 from models.target_nets import ARCHITECTURES
+from tests.projects import _made, each_script, few_photos, own_project, project, project_folder  # noqa: F401 (fixtures)
 
 settings.register_profile("no deadline", deadline=None)  # how long an example takes says nothing about the property
 settings.load_profile("no deadline")
@@ -31,16 +31,6 @@ def instances_in_float64(name: str, image_shape: tuple[int, int, int], num_class
     net.fused.double()
     state = {key: value.double() if value.is_floating_point() else value for key, value in net.start(range(m)).items()}
     return net, spread_out(state, seed=m)
-
-
-@pytest.fixture(scope="session")
-def each_script(tmp_path_factory):
-    """What every script wrote, in miniature, by name."""
-    from tests import miniature  # imports every script, which takes seconds
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
-        return miniature.run_each_script(tmp_path_factory.mktemp("each"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,4 @@
-"""Scripts in miniature that are killed, for test_faults.py: each attempt is a process of its own, forked from one that has
-imported everything.
+"""Kill scripts in miniature, for test_faults.py: each attempt is a process of its own, forked from one that has imported all.
 
 A script's files are compared with those of an unbroken run in a copy of the same folder, by the same relative paths.
 """
@@ -41,10 +40,12 @@ import visualize_prep
 from data import load
 from tests import miniature
 from training.command_line import run_script
-from training.provenance import versions
+from training.runtime import versions
 
 HERE = Path()
-MULTI = dict(num_train=(2, 1, 1, 2), num_train_missing=(2, 2), num_val=1, num_test=1, num_epochs=(2, 2, 1, 2))
+NOT_COMPARED = (".out", ".err", ".lock", ".locked-by", ".moments")
+MULTI = dict(num_train=miniature.of_each(2, 1), num_train_missing=(2, 2), num_val=1, num_test=1)
+MULTI |= dict(num_epochs=(*miniature.of_each(2, 2)[:2], *miniature.of_each(2, 1)[2:]))
 MULTI |= dict(teacher="lenetlike", teacher_epochs=2, checkpoint_seconds=0, side_by_side=2)
 SINGLE = dict(num_train=3, num_val=1, num_test=2, lengths=(2, 10, 15), checkpoint_seconds=0, side_by_side=3)
 # In the order in which they need each other.
@@ -52,36 +53,40 @@ SCRIPTS: dict[str, tuple[Any, Callable[[], Any]]] = {
     "create_nets_dataset_single": (create_nets_dataset_single, lambda: miniature.create_config(HERE, **SINGLE)),
     "create_nets_dataset_multi": (create_nets_dataset_multi, lambda: miniature.create_multi_config(HERE, **MULTI)),
     "create_mlp_dataset": (create_mlp_dataset, lambda: miniature.create_mlp_config(HERE, checkpoint_seconds=0)),
-    "train_single_arch": (train_single_arch, lambda: miniature.train_config(HERE, num_epochs=4, validate_every=2)),
+    "train_single_arch": (train_single_arch, lambda: miniature.train_config(HERE, num_steps=32, validate_every=16)),
     "train_single_arch by weights": (
         train_single_arch,
-        lambda: miniature.train_config(HERE, num_epochs=4, validate_every=2, objective="weights"),
+        lambda: miniature.train_config(HERE, num_steps=32, validate_every=16, objective="weights"),
     ),
-    "train_multi_arch": (train_multi_arch, lambda: miniature.train_multi_config(HERE, num_epochs=4, validate_every=2)),
+    "train_single_arch by both": (
+        train_single_arch,
+        lambda: miniature.train_config(HERE, num_steps=32, validate_every=16, objective="both"),
+    ),
+    "train_multi_arch": (train_multi_arch, lambda: miniature.train_multi_config(HERE, num_steps=32, validate_every=16)),
     "train_mlps": (train_mlps, lambda: miniature.train_mlps_config(HERE)),
     "train_latspace_single": (train_latspace_single, lambda: miniature.search_config(train_latspace_single, HERE)),
     "train_latspace_multi": (
         train_latspace_multi,
         lambda: miniature.search_config(train_latspace_multi, HERE, per_class=1),
     ),
-    "eval_single": (eval_single, lambda: miniature.look_config(eval_single, HERE)),
-    "eval_multi": (eval_multi, lambda: miniature.look_config(eval_multi, HERE)),
-    "eval_latspace_single": (eval_latspace_single, lambda: miniature.look_config(eval_latspace_single, HERE)),
-    "eval_latspace_multi": (eval_latspace_multi, lambda: miniature.look_config(eval_latspace_multi, HERE)),
-    "interpolate_single_arch": (interpolate_single_arch, lambda: miniature.look_config(interpolate_single_arch, HERE)),
-    "interpolate_multi_arch": (interpolate_multi_arch, lambda: miniature.look_config(interpolate_multi_arch, HERE)),
+    "eval_single": (eval_single, lambda: miniature.config_of(eval_single, HERE)),
+    "eval_multi": (eval_multi, lambda: miniature.config_of(eval_multi, HERE)),
+    "eval_latspace_single": (eval_latspace_single, lambda: miniature.config_of(eval_latspace_single, HERE)),
+    "eval_latspace_multi": (eval_latspace_multi, lambda: miniature.config_of(eval_latspace_multi, HERE)),
+    "interpolate_single_arch": (interpolate_single_arch, lambda: miniature.config_of(interpolate_single_arch, HERE)),
+    "interpolate_multi_arch": (interpolate_multi_arch, lambda: miniature.config_of(interpolate_multi_arch, HERE)),
     "interpolate_mlps": (interpolate_mlps, lambda: miniature.interpolate_mlps_config(HERE)),
-    "compare_objectives": (compare_objectives, lambda: miniature.look_config(compare_objectives, HERE)),
-    "visualize_prep": (visualize_prep, lambda: miniature.look_config(visualize_prep, HERE)),
-    "export": (export, lambda: miniature.look_config(export, HERE)),
-    "export of a space": (export, lambda: miniature.look_config(export, HERE, what="space")),
+    "compare_objectives": (compare_objectives, lambda: miniature.config_of(compare_objectives, HERE)),
+    "visualize_prep": (visualize_prep, lambda: miniature.config_of(visualize_prep, HERE)),
+    "export": (export, lambda: miniature.config_of(export, HERE)),
+    "export of a space": (export, lambda: miniature.config_of(export, HERE, what="space")),
     "import_instances": (import_instances, lambda: miniature.import_config(HERE, num_val=1, num_test=1)),
-    "report": (report, lambda: miniature.look_config(report, HERE)),
+    "report": (report, lambda: miniature.config_of(report, HERE)),
 }
 
 
 def start(name: str, folder: Path, before: Callable[[], None] = lambda: None) -> int:
-    """Runs a script in `folder`, after `before`, in a new process; returns its number. Its words go to .out and .err."""
+    """Run a script in `folder`, after `before`, in a new process; return its number. What it prints goes to .out and .err."""
     process = os.fork()
     if process:
         return process
@@ -107,12 +112,12 @@ def start(name: str, folder: Path, before: Callable[[], None] = lambda: None) ->
 
 
 def wait(process: int) -> int:
-    """Exit status, negative for the signal that killed it."""
+    """Return the exit status, negative for the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def send_at_write(number: int, which: int) -> Callable[[], None]:
-    """Sends its own process a signal around the n-th time that it writes, syncs or moves a file: before that, or after."""
+    """Send its own process a signal around the n-th time that it writes, syncs or moves a file: before that, or after."""
 
     def prepare() -> None:
         left = [which]
@@ -133,7 +138,7 @@ def send_at_write(number: int, which: int) -> Callable[[], None]:
 
 
 def writes_of(name: str, folder: Path) -> tuple[int, float]:
-    """Runs a script unbroken; returns how many moments send_at_write has in it, and how long it took, seconds."""
+    """Run a script unbroken; return how many moments send_at_write has in it, and how long it took, seconds."""
     counter = folder / ".moments"
 
     def prepare() -> None:
@@ -155,10 +160,10 @@ def writes_of(name: str, folder: Path) -> tuple[int, float]:
 
 
 def kill_and_finish(name: str, folder: Path, kills: int, moments: int, seconds: float, rng: random.Random) -> int:
-    """Runs a script again and again, killed at a random moment each of `kills` times at most, until it is done.
+    """Run a script again and again, killed at a random moment each of `kills` times at most, until it is done.
 
-    Half of the moments are next to a file being written, half anywhere; every second signal is SIGTERM. Returns how many
-    attempts were ended by a signal. Asserts that SIGTERM ends with status 143 and one line.
+    Half of the moments are next to a file being written, half anywhere; every second signal is SIGTERM. Return how many
+    attempts were ended by a signal. Assert that SIGTERM ends with status 143 and one line.
     """
     killed = 0
     for _ in range(kills):
@@ -176,7 +181,7 @@ def kill_and_finish(name: str, folder: Path, kills: int, moments: int, seconds: 
             break
         assert status in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM), (status, said)
         if status == 128 + signal.SIGTERM:
-            assert said.splitlines() == ["stopped; the same command goes on from the last checkpoint"], said
+            assert len(said.splitlines()) == 1 and said.startswith("stopped"), said
         killed += 1
     status = wait(start(name, folder))
     assert status == 0, (folder / ".err").read_text()
@@ -184,11 +189,11 @@ def kill_and_finish(name: str, folder: Path, kills: int, moments: int, seconds: 
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """What there is, by relative path: bytes, or what a checkpoint holds. Without TensorBoard's times and hidden files."""
+    """Return what there is, by relative path: bytes, or what a checkpoint has. Without TensorBoard's times and hidden files."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if not path.is_file() or "tensorboard" in inside.parts or path.name in (".out", ".err", ".lock", ".moments"):
+        if not path.is_file() or "tensorboard" in inside.parts or path.name in NOT_COMPARED:
             continue
         if path.suffix == ".pt":
             found[str(inside)] = torch.load(path, weights_only=True)
@@ -201,7 +206,7 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 def difference(one: Any, other: Any, where: str = "") -> str:
-    """Where two differ first, bit for bit, or nothing."""
+    """Return where two differ first, bit for bit, or nothing."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return "" if one.dtype == other.dtype and torch.equal(one, other) else where
     if isinstance(one, dict) and isinstance(other, dict):
@@ -214,7 +219,7 @@ def difference(one: Any, other: Any, where: str = "") -> str:
 
 
 def main(root: Path, kills: int, seed: int, names: list[str]) -> None:
-    """Runs scripts in order in `root/whole`, each also in a copy of what was there before it, killed so many times."""
+    """Run scripts in order in `root/whole`, each also in a copy of what was there before it, killed so many times."""
     whole, broken = root / "whole", root / "broken"
     whole.mkdir(parents=True)
     rng = random.Random(seed)

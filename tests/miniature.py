@@ -1,6 +1,7 @@
 """Every script's configuration in miniature: real data and code, few and short instances."""
 
 import contextlib
+import functools
 import io
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -31,10 +32,15 @@ import visualize_prep
 from data.folders import Folders
 from data.images import ImageSet
 from data.photos import load_photos
+from models.instances import TargetNets
 from models.prep_autoencoder import Sizes
-
+from models.target_nets import architectures_by_class_id
 
 Config = TypeVar("Config")
+Runs = list[tuple[Any, Any]]  # scripts, each with its config
+
+HERE = Path()
+SETTINGS = ("multi", "missing")
 
 
 def changed(config: Config, **changes: Any) -> Config:
@@ -50,26 +56,13 @@ def changed(config: Config, **changes: Any) -> Config:
 
 
 def folders(root: Path) -> Folders:
+    """Return the folders of a project."""
     return Folders(root / "data", root / "lists", root / "runs")
 
 
-def create_config(root: Path, **changes) -> create_nets_dataset_single.Config:
-    small = dict(num_train=6, num_val=3, num_test=4, lengths=(2, 30, 80), seed=5)
-    return changed(create_nets_dataset_single.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
-
-
-def train_config(root: Path, **changes) -> train_single_arch.Config:
-    sizes = Sizes((8, 640), emb_size=256, grid=16, row_length=64, row_channels=32)
-    small = dict(sizes=sizes, image_batch=128, num_steps=98, validate_every=49)
-    return changed(train_single_arch.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
-
-
-def look_config(script, root: Path, **changes):
-    return changed(script.PRESETS["photos"], folders=folders(root), **changes)
-
-
+@functools.cache
 def few_photos() -> ImageSet:
-    """1,024 / 200 / 200 of the photos' tiles, for what trains deep nets. Tests put it into data.load.LOADERS."""
+    """Return 1,024 / 200 / 200 of the photos' tiles. Tests put it into data.load.LOADERS."""
     images = load_photos()
 
     def some(split, number):
@@ -79,46 +72,56 @@ def few_photos() -> ImageSet:
     return replace(images, train=some(images.train, 1024), val=some(images.val, 200), test=some(images.test, 200))
 
 
+# However many architectures are registered
+
+
+def of_each(at_ends: int, between: int) -> tuple[int, ...]:
+    """Return numbers by ClassId: one for the lowest and the highest, one for those between."""
+    return (at_ends, *[between] * (len(architectures_by_class_id()) - 2), at_ends)
+
+
+def multi_sizes() -> Sizes:
+    """Return small sizes whose PReps have room for every architecture on photos."""
+    pool = TargetNets.on_images(architectures_by_class_id(), (1, 8, 8), 10)
+    width = 16 * -(-max(pool.num_parameters.values()) // (8 * 16))
+    return Sizes((8, width), emb_size=256, grid=16, row_length=64, row_channels=32)
+
+
+# Configs, for a project in `root`
+
+
+def config_of(script, root: Path, **changes):
+    """Return the config of a script that needs no smaller constants."""
+    return changed(script.PRESETS["photos"], folders=folders(root), **changes)
+
+
+def create_config(root: Path, **changes) -> create_nets_dataset_single.Config:
+    small = dict(num_train=6, num_val=3, num_test=4, lengths=(2, 30, 80), seed=5)
+    return changed(create_nets_dataset_single.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
+
+
+def train_config(root: Path, **changes) -> train_single_arch.Config:
+    sizes = Sizes((8, 640), emb_size=256, grid=16, row_length=64, row_channels=32)
+    small = dict(sizes=sizes, image_batch=128, num_steps=48, validate_every=16)
+    return changed(train_single_arch.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
+
+
 def create_multi_config(root: Path, **changes) -> create_nets_dataset_multi.Config:
-    small = dict(num_train=(3, 2, 2, 3), num_train_missing=(2, 3), num_val=2, num_test=2, side_by_side=4, seed=5)
-    short = dict(
-        num_epochs=(4, 4, 4, 4),
-        teacher_epochs=4,
-        lr_drops=(0.5, 0.75),
-        validate_from=0.5,
-        validate_every=1,
-        image_batch=128,
-    )
+    small = dict(num_train=of_each(3, 2), num_train_missing=(2, 3), num_val=2, num_test=2, side_by_side=4, seed=5)
+    short = dict(num_epochs=of_each(4, 4), teacher_epochs=4, lr_drops=(0.5, 0.75), validate_from=0.5, validate_every=1)
     preset = create_nets_dataset_multi.PRESETS["photos"]
-    return changed(preset, **{**small, **short, "folders": folders(root), **changes})
+    return changed(preset, **{**small, **short, "image_batch": 128, "folders": folders(root), **changes})
 
 
 def train_multi_config(root: Path, **changes) -> train_multi_arch.Config:
-    sizes = Sizes((8, 3696), emb_size=256, grid=16, row_length=64, row_channels=32)
-    small = dict(sizes=sizes, image_batch=128, num_steps=24, validate_every=8)
+    small = dict(sizes=multi_sizes(), image_batch=128, num_steps=24, validate_every=8)
     return changed(train_multi_arch.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
 
 
 def search_config(script, root: Path, **changes):
+    """Return the config of a latent space optimization."""
     per_class = {"per_class": 2} if script is train_latspace_multi else {}
-    return look_config(script, root, **{"validate_every": 4, "patience": 2, **per_class, **changes})
-
-
-def run_all_multi(root: Path) -> Path:
-    """Runs every script of the multi-architecture experiments, seen and unseen, and returns the dataset's run folder."""
-    create_nets_dataset_single.main(create_config(root))
-    train_single_arch.main(train_config(root, num_steps=980, validate_every=98))
-    create_nets_dataset_multi.main(create_multi_config(root))
-    for setting in ("multi", "missing"):
-        train_multi_arch.main(train_multi_config(root, setting=setting))
-        for script in (eval_multi, interpolate_multi_arch, visualize_prep):
-            script.main(look_config(script, root, setting=setting))
-        train_latspace_multi.main(search_config(train_latspace_multi, root, setting=setting))
-        eval_latspace_multi.main(look_config(eval_latspace_multi, root, setting=setting))
-    train_latspace_single.main(search_config(train_latspace_single, root))
-    for script in (eval_single, interpolate_single_arch, eval_latspace_single):
-        script.main(look_config(script, root))
-    return root / "runs" / "photos"
+    return config_of(script, root, **{"validate_every": 4, "patience": 2, **per_class, **changes})
 
 
 def create_mlp_config(root: Path, **changes) -> create_mlp_dataset.Config:
@@ -138,18 +141,52 @@ def interpolate_mlps_config(root: Path, **changes) -> interpolate_mlps.Config:
     return changed(interpolate_mlps.PRESETS["chairs"], **{**small, "folders": folders(root), **changes})
 
 
-def run_all_mlps(root: Path) -> Path:
-    """Runs the three scripts of signed distance functions and returns the run folder."""
-    create_mlp_dataset.main(create_mlp_config(root))
-    train_mlps.main(train_mlps_config(root))
-    interpolate_mlps.main(interpolate_mlps_config(root))
-    return root / "runs" / "chairs" / "mlps"
+def import_config(root: Path, **changes) -> import_instances.Config:
+    """Return the config that imports the project's own instances into another project, `imports` in it."""
+    source = root / "runs" / "photos" / "nets" / "resnet8-adam"
+    preset = import_instances.PRESETS["photos"]
+    small = dict(source=source, num_val=2, num_test=2, folders=folders(root / "imports"))
+    return changed(preset, **{**small, **changes})
 
 
-def run_comparison(root: Path) -> dict:
-    """Train by weights what `run_all` trained by behaviour, and compare."""
-    train_single_arch.main(train_config(root, objective="weights"))
-    return compare_objectives.main(look_config(compare_objectives, root))
+# A project, in parts that need nothing of each other, and what needs them all
+
+
+def single_runs(root: Path) -> Runs:
+    runs: Runs = [(create_nets_dataset_single, create_config(root))]
+    runs += [(train_single_arch, train_config(root, objective=each)) for each in ("behaviour", "weights", "both")]
+    scripts = (eval_single, interpolate_single_arch, visualize_prep, compare_objectives)
+    return runs + [(script, config_of(script, root)) for script in scripts]
+
+
+def multi_runs(root: Path) -> Runs:
+    runs: Runs = [(create_nets_dataset_multi, create_multi_config(root))]
+    for setting in SETTINGS:
+        runs.append((train_multi_arch, train_multi_config(root, setting=setting)))
+        runs.append((train_latspace_multi, search_config(train_latspace_multi, root, setting=setting)))
+        scripts = (eval_multi, interpolate_multi_arch, visualize_prep, eval_latspace_multi)
+        runs += [(script, config_of(script, root, setting=setting)) for script in scripts]
+    return runs
+
+
+def shape_runs(root: Path) -> Runs:
+    scripts = (create_mlp_dataset, train_mlps, interpolate_mlps)
+    configs = (create_mlp_config(root), train_mlps_config(root), interpolate_mlps_config(root))
+    return list(zip(scripts, configs))
+
+
+def last_runs(root: Path) -> Runs:
+    runs: Runs = [(train_latspace_single, search_config(train_latspace_single, root))]
+    runs += [(eval_latspace_single, config_of(eval_latspace_single, root))]
+    runs += [
+        (report, config_of(report, root)),
+        (export, config_of(export, root, what="interpolated")),
+        (import_instances, import_config(root)),
+    ]
+    return runs
+
+
+PARTS = {"single": single_runs, "multi": multi_runs, "shapes": shape_runs, "last": last_runs}
 
 
 class Terminal(io.StringIO):
@@ -161,55 +198,25 @@ class Terminal(io.StringIO):
 
 @dataclass(frozen=True)
 class Ran:
-    """What a script wrote: its progress bar, to stderr, and its files, relative to the root."""
+    """What a script wrote: its progress bar, to stderr, and its files, relative to the project."""
 
     stderr: str
     files: dict[str, bytes]
 
 
 def modified(root: Path) -> dict[Path, int]:
-    """When each file was, but for locks."""
-    return {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and path.name != ".lock"}
+    """Return when each file was modified, but for locks."""
+    return {
+        path: path.stat().st_mtime_ns
+        for path in root.rglob("*")
+        if path.is_file() and path.name not in (".lock", ".locked-by")
+    }
 
 
-def import_config(root: Path, **changes) -> import_instances.Config:
-    """Instances that are there come in once more, into a project of their own."""
-    source = root / "runs" / "photos" / "nets" / "resnet8-adam"
-    preset = import_instances.PRESETS["photos"]
-    small = dict(source=source, num_val=2, num_test=2, folders=folders(root / "imports"))
-    return changed(preset, **{**small, **changes})
-
-
-def run_each_script(root: Path) -> dict[str, Ran]:
-    """Runs every script, shorter still; by name."""
-    few = dict(num_train=(1, 1, 1, 1), num_train_missing=(1, 1), num_val=1, num_test=1)
-    short = dict(num_epochs=(2, 2, 2, 2), teacher="lenetlike", teacher_epochs=2)
-    search = dict(validate_every=2, patience=1)
-    runs = [
-        (create_nets_dataset_single, create_config(root)),
-        (train_single_arch, train_config(root)),
-        (eval_single, look_config(eval_single, root)),
-        (interpolate_single_arch, look_config(interpolate_single_arch, root)),
-        (visualize_prep, look_config(visualize_prep, root)),
-        (train_single_arch, train_config(root, objective="weights")),
-        (compare_objectives, look_config(compare_objectives, root)),
-        (create_nets_dataset_multi, create_multi_config(root, **few, **short)),
-        (train_multi_arch, train_multi_config(root, num_steps=8)),
-        (eval_multi, look_config(eval_multi, root)),
-        (interpolate_multi_arch, look_config(interpolate_multi_arch, root, num_points=5)),
-        (train_latspace_single, search_config(train_latspace_single, root, **search)),
-        (eval_latspace_single, look_config(eval_latspace_single, root)),
-        (train_latspace_multi, search_config(train_latspace_multi, root, **search, per_class=1)),
-        (eval_latspace_multi, look_config(eval_latspace_multi, root)),
-        (create_mlp_dataset, create_mlp_config(root)),
-        (train_mlps, train_mlps_config(root)),
-        (interpolate_mlps, interpolate_mlps_config(root)),
-        (report, look_config(report, root)),
-        (export, look_config(export, root, what="interpolated")),
-        (import_instances, import_config(root)),
-    ]
+def run_scripts(runs: Runs, root: Path) -> dict[str, Ran]:
+    """Run scripts in the project in `root`; return what each wrote, by its name."""
     ran: dict[str, Ran] = {}
-    before: dict[Path, int] = {}
+    before = modified(root)
     for script, config in runs:
         with contextlib.redirect_stderr(Terminal()) as stderr:
             script.main(config)
@@ -220,12 +227,3 @@ def run_each_script(root: Path) -> dict[str, Ran]:
         ran[script.__name__] = Ran(twice.stderr + stderr.getvalue(), {**twice.files, **files})
         before = after
     return ran
-
-
-def run_all(root: Path) -> Path:
-    """Runs the five scripts and returns the run folder."""
-    create_nets_dataset_single.main(create_config(root))
-    train_single_arch.main(train_config(root))
-    for script in (eval_single, interpolate_single_arch, visualize_prep):
-        script.main(look_config(script, root))
-    return root / "runs" / "photos" / "single"

@@ -1,4 +1,4 @@
-"""Scripts in miniature on several ranks, for test_distributed.py.
+"""Run scripts in miniature on several ranks, for test_distributed.py.
 
 torchrun tests/ranks.py ROOT RUNS_DIR JOB ..., or quicker, with one import for all ranks, python tests/ranks.py RANKS ROOT ...
 """
@@ -19,15 +19,14 @@ import train_single_arch
 from data import load
 from tests import miniature
 from training.command_line import run_script
-from training.ensembles import Ensemble
+from training.zoo import Ensemble
 
-# 20 steps in 2 epochs, at the paper's rate. A norm that is never reached: clipping, like Adam, hides gradients' scale.
-SHORT = dict(image_batch=102, num_epochs=2, prep_noise=0.2, schedule="constant", learning_rate=1e-4, clip_norm=1e9)
+# At the paper's rate. A norm that is never reached: clipping, like Adam, hides gradients' scale.
+SHORT = dict(num_steps=20, validate_every=10, schedule="constant", learning_rate=1e-4, clip_norm=1e9, prep_noise=0.2)
 CLIPPED = {**SHORT, "clip_norm": 0.1}
-EPOCHS_OF_2_STEPS = {**SHORT, "num_epochs": 10, "validate_every": 5}
-del EPOCHS_OF_2_STEPS["image_batch"]
-FEW = dict(num_train=(2, 1, 1, 2), num_train_missing=(2, 2), num_val=1, num_test=1, num_epochs=(2, 2, 1, 1))
-FEW |= dict(teacher="vanilla_cnn", teacher_epochs=1)
+FEW = dict(num_train=miniature.of_each(2, 1), num_train_missing=(2, 2), num_val=1, num_test=1)
+FEW |= dict(num_epochs=(*miniature.of_each(2, 2)[:2], *miniature.of_each(1, 1)[2:]), teacher="vanilla_cnn")
+FEW |= dict(teacher_epochs=1)
 INSTANCES = {
     "instances": (
         create_nets_dataset_single,
@@ -43,15 +42,16 @@ NET_SPACES = {
         train_single_arch,
         lambda root: miniature.train_config(root, **SHORT, objective="weights", meta_batch=3),
     ),
+    "both": (train_single_arch, lambda root: miniature.train_config(root, **SHORT, objective="both")),
     "multi": (train_multi_arch, lambda root: miniature.train_multi_config(root, **SHORT)),
     "multi of 5": (train_multi_arch, lambda root: miniature.train_multi_config(root, **SHORT, meta_batch=5)),
     "missing": (train_multi_arch, lambda root: miniature.train_multi_config(root, **CLIPPED, setting="missing")),
-    "mlps": (train_mlps, lambda root: miniature.train_mlps_config(root, **EPOCHS_OF_2_STEPS)),
+    "mlps": (train_mlps, lambda root: miniature.train_mlps_config(root, **SHORT)),
 }
 
 
 def run_job(job: str, root: Path, runs_dir: Path) -> None:
-    """Writes into `runs_dir/job`. NetSpaces train on the lists in `root`."""
+    """Run a job, which writes into `runs_dir/job`. NetSpaces train on the lists in `root`."""
     folders = miniature.folders(runs_dir / job)
     if job in INSTANCES:
         script, config_in = INSTANCES[job]
@@ -59,23 +59,23 @@ def run_job(job: str, root: Path, runs_dir: Path) -> None:
     else:
         script, config_in = NET_SPACES[job]
         folders, changes = miniature.replace(folders, lists_dir=root / "lists"), {}
-    script.main(miniature.replace(config_in(root), folders=folders, **changes))
+    script.main(miniature.changed(config_in(root), folders=folders, **changes))
 
 
 def become_ranks(number: int) -> None:
-    """Returns in each of the new processes, with the environment that torchrun gives."""
+    """Return in each of the new processes, with the environment that torchrun gives."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        place = dict(MASTER_ADDR="localhost", MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE=str(number))
+        address = dict(MASTER_ADDR="localhost", MASTER_PORT=str(free.getsockname()[1]), WORLD_SIZE=str(number))
     for rank in map(str, range(number)):
         if not os.fork():
-            os.environ |= {**place, "RANK": rank, "LOCAL_RANK": rank}
+            os.environ |= {**address, "RANK": rank, "LOCAL_RANK": rank}
             return
     raise SystemExit(max(abs(os.waitstatus_to_exitcode(os.wait()[1])) for _ in range(number)))
 
 
 def die_once(restart: str, owner: Any, name: str, calls: int) -> None:
-    """After so many restarts by torchrun, the last rank is killed in place of the given call of a function."""
+    """Kill the last rank, after so many restarts by torchrun, instead of the given call of a function."""
     last = int(os.environ["RANK"]) + 1 == int(os.environ["WORLD_SIZE"])
     if not calls or not last or os.environ["TORCHELASTIC_RESTART_COUNT"] != restart:
         return

@@ -1,4 +1,4 @@
-"""Several ranks against one: gradients in the same sums, instances bit for bit, also where a rank is killed."""
+"""Several ranks against one: gradients in the same sums, instances bit for bit, also when a rank is killed."""
 
 import contextlib
 import json
@@ -7,37 +7,46 @@ import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-import create_mlp_dataset
-import create_nets_dataset_multi
-import create_nets_dataset_single
-from data import load
 from data.instance_files import read_instance
-from data.plans import plan_instances
 from models.errors import InputError
-from tests import miniature, ranks
-from training import stacks
-from training.distributed import share
+from tests import ranks
+from tests.projects import folder_of_run, once, patch_photos
+from training import zoo
+from training.constants import SideBySide
+from training.distributed import rank_slice
+from training.zoo import Zoo, plan_instances
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 900  # after which a test counts as hanging
 
 
-def start(*command, **environment):
-    """Runs a command from the project's folder, one thread a process."""
+@dataclass(frozen=True)
+class Config:
+    """What Zoo reads of a script's config."""
+
+    sides: SideBySide
+    seed: int = 0
+
+
+def start(cwd, *command, **environment):
+    """Run a command, one thread a process."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(
-        [sys.executable, *map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS
+        [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=SECONDS
     )
 
 
-def torchrun(number, *command, **environment):
+def torchrun(cwd, number, *command, **environment):
     options = ("--standalone", "--nproc-per-node", number, "--max-restarts", 2, "--monitor-interval", 0.1)
-    return start("-m", "torch.distributed.run", *options, *command, **environment)
+    return start(cwd, "-m", "torch.distributed.run", *options, *command, **environment)
 
 
 def check(done):
@@ -46,18 +55,22 @@ def check(done):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """Instances of both kinds, and in `1` what one rank makes of every job."""
-    root, threads = tmp_path_factory.mktemp("ranks"), torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
-        create_nets_dataset_single.main(miniature.create_config(root))
-        create_nets_dataset_multi.main(miniature.create_multi_config(root, **ranks.FEW))
-        create_mlp_dataset.main(miniature.create_mlp_config(root))
-        for job in (*ranks.INSTANCES, *ranks.NET_SPACES):
-            ranks.run_job(job, root, root / "1")
-    torch.set_num_threads(threads)
+def root(project_folder, tmp_path_factory):
+    """Return a copy of the project, and in its `1` what one rank makes of every job."""
+
+    def make(root):
+        threads = torch.get_num_threads()
+        for name in ("lists", "runs/photos/nets", "runs/chairs/nets"):
+            shutil.copytree(project_folder / name, root / name)
+        torch.set_num_threads(1)
+        with pytest.MonkeyPatch.context() as patch, contextlib.chdir(root):
+            patch_photos(patch)
+            for job in (*ranks.INSTANCES, *ranks.NET_SPACES):
+                ranks.run_job(job, Path(), Path("1"))
+        torch.set_num_threads(threads)
+
+    root = folder_of_run(tmp_path_factory) / "ranks"
+    once(root, make)
     return root
 
 
@@ -93,7 +106,7 @@ def check_net_space(job, runs, reference):
 def check_instances(job, runs, reference):
     expected = sorted((reference / job / "runs").rglob("seed*.safetensors"))
     found = sorted((runs / job / "runs").rglob("seed*"))
-    assert [path.relative_to(runs) for path in found] == [path.relative_to(reference) for path in expected]
+    assert expected and [path.relative_to(runs) for path in found] == [path.relative_to(reference) for path in expected]
     for path, other in zip(found, expected):
         (state, facts), (expected_state, expected_facts) = read_instance(path), read_instance(other)
         assert facts | {"versions": None} == expected_facts | {"versions": None}  # of a commit that was made meanwhile
@@ -102,56 +115,67 @@ def check_instances(job, runs, reference):
         {path.relative_to(folder / job): path.read_text() for path in (folder / job / "lists").rglob("*.txt")}
         for folder in (runs, reference)
     )
-    assert lists == {name: text.replace(f"{reference}/", f"{runs}/") for name, text in expected_lists.items()}
+    assert lists == {
+        name: text.replace(f"{reference.name}/{job}", f"{runs.name}/{job}") for name, text in expected_lists.items()
+    }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "jobs"),
-    [(2, ("single", "multi", "missing", "mlps")), (4, ("single", "single of 3", "weights", "multi of 5", "multi"))],
+    [
+        (2, ("single", "multi", "missing", "mlps")),
+        (4, ("single", "single of 3", "weights", "both", "multi of 5", "multi")),
+    ],
 )
 def test_net_spaces_of_several_ranks_are_those_of_one(root, number, jobs):
     """Meta-batches of 2 to 8 targets, with and without boundary pairs: some ranks have no part of some."""
-    check(start("tests/ranks.py", number, root, root / str(number), *jobs))
+    check(start(root, ROOT / "tests/ranks.py", number, ".", number, *jobs))
     for job in jobs:
         check_net_space(job, root / str(number), root / "1")
 
 
+@pytest.mark.slow
 def test_instances_of_several_ranks_are_those_of_one(root):
-    check(start("tests/ranks.py", 3, root, root / "3", *ranks.INSTANCES))
+    check(start(root, ROOT / "tests/ranks.py", 3, ".", 3, *ranks.INSTANCES))
     for job in ranks.INSTANCES:
         check_instances(job, root / "3", root / "1")
 
 
+@pytest.mark.slow
 def test_ranks_that_are_killed_are_started_again(root):
-    """Of two: once in the second of its stacks of instances, and once when NetSpace is in its second epoch."""
-    jobs, runs = [*ranks.INSTANCES, "multi"], root / "killed"
-    done = check(torchrun(2, "tests/ranks.py", root, runs, *jobs, DIE_AT_STEP="45", DIE_AT_LOSS="15"))
+    """Of two: once in the second of its stacks of instances, and once when NetSpace is in its second validation."""
+    jobs = [*ranks.INSTANCES, "multi"]
+    command = (ROOT / "tests/ranks.py", ".", "killed", *jobs)
+    done = check(torchrun(root, 2, *command, DIE_AT_STEP="45", DIE_AT_LOSS="15"))
     assert done.stderr.count("(exitcode: -9)") == 2
     for job in ranks.INSTANCES:
-        check_instances(job, runs, root / "1")
-    check_net_space("multi", runs, root / "1")
+        check_instances(job, root / "killed", root / "1")
+    check_net_space("multi", root / "killed", root / "1")
 
 
+@pytest.mark.slow
 def test_ranks_that_do_not_see_the_same_files_are_refused(root):
     """As on two machines without a shared folder."""
     for name in ("last.pt", "scalars.jsonl"):
-        place = root / "machine 0" / file_of(root / "1", "single", name).relative_to(root / "1")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file_of(root / "1", "single", name), place)
-    done = start("tests/ranks.py", 2, root, root / "machine RANK", "single")
+        source = file_of(root / "1", "single", name)
+        target = root / "machine 0" / source.relative_to(root / "1")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    done = start(root, ROOT / "tests/ranks.py", 2, ".", "machine RANK", "single")
     assert done.returncode == 2
     for rank in (0, 1):
-        assert (
-            f"error (rank {rank}): ranks go on from steps 20, 0; give all machines the same --runs-dir" in done.stderr
-        )
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith(f"error (rank {rank}): ")]
+        assert "20, 0" in line and "--runs-dir" in line
 
 
+@pytest.mark.slow
 def test_a_script_from_the_command_line(root):
     sizes = ("--prep-shape", 8, 640, "--emb-size", 256, "--grid", 16, "--row-length", 64, "--row-channels", 32)
-    folders = ("--lists-dir", root / "lists", "--runs-dir", root / "command line")
-    flags = (*sizes, *folders, "--num-epochs", 1, "--image-batch", 1024)
-    done = check(torchrun(2, "train_single_arch.py", "photos", *flags))
-    assert done.stdout.count("1 epochs: on validation") == 1
+    folders = ("--lists-dir", "lists", "--runs-dir", "command line")
+    flags = (*sizes, *folders, "--num-steps", 6, "--image-batch", 1024)
+    done = check(torchrun(root, 2, ROOT / "train_single_arch.py", "photos", *flags))
+    assert done.stdout.count("6 steps: ") == 1
     assert json.loads(file_of(root, "command line", "scalars.jsonl").read_text())["step"] == 6
 
 
@@ -169,18 +193,42 @@ def test_what_is_not_split_leaves_the_work_to_the_first_rank(script, tmp_path, m
     assert capsys.readouterr().err.startswith("error (rank 0): ")
 
 
-@pytest.mark.parametrize(("number", "items"), [(1, 5), (2, 5), (4, 8), (4, 2)])
-def test_shares_are_parts_of_the_whole(monkeypatch, number, items):
-    monkeypatch.setenv("WORLD_SIZE", str(number))
+@given(st.integers(1, 9), st.integers(0, 40))
+def test_ranks_have_every_element_once_and_evenly_many(number, items):
     parts = []
-    for rank in range(number):
-        monkeypatch.setenv("RANK", str(rank))
-        parts.append(list(range(items))[share()])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORLD_SIZE", str(number))
+        for rank in range(number):
+            patch.setenv("RANK", str(rank))
+            parts.append(list(range(items))[rank_slice()])
     assert sorted(sum(parts, [])) == list(range(items))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+@given(st.integers(1, 5), st.integers(1, 12), st.integers(1, 6))
+def test_ranks_train_every_instance_once(number, instances, side_by_side):
+    """Each in the same stack as with one rank, whatever the ranks: its last bits depend on those beside it."""
+
+    def stacks(of_ranks):
+        found = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(zoo, "lock_folder", lambda folder: None)
+            patch.setenv("WORLD_SIZE", str(of_ranks))
+            for rank in range(of_ranks):
+                patch.setenv("RANK", str(rank))
+                found += [
+                    [plan.index for plan in stack.plans]
+                    for stack in Zoo(Config(SideBySide(side_by_side))).stacks(plans)
+                ]
+        return sorted(found)
+
+    plans = plan_instances(instances, [1, 2], Path("nowhere"), {}, seed=0)
+    assert stacks(number) == stacks(1)
+    assert sorted(sum(stacks(number), [])) == list(range(instances))
+    assert max(map(len, stacks(number))) <= side_by_side
+
+
 def test_the_first_rank_does_not_wait_forever(tmp_path, monkeypatch):
-    monkeypatch.setattr(stacks, "PATIENCE", 0)
+    monkeypatch.setattr(zoo, "PATIENCE", 0)
     with pytest.raises(InputError, match="2 instances are missing"):
-        stacks.wait_for_instances(plan_instances(2, [1], tmp_path, {}, seed=0), checkpoint_seconds=0)
+        Zoo(Config(SideBySide(checkpoint_seconds=0))).wait(plan_instances(2, [1], tmp_path, {}, seed=0))

@@ -1,5 +1,4 @@
-"""Scripts that are killed at random moments and run again leave what an unbroken run leaves, bit for bit; one run a folder;
-a full disk."""
+"""Scripts that are killed and run again leave what an unbroken run leaves, bit for bit; one run a folder; a full disk."""
 
 import contextlib
 import os
@@ -12,16 +11,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from data import files
 from data.files import remove_leftovers, write_text, written_whole
 from data.instance_files import save_instance
 from models.errors import InputError
 from tests.faults import SCRIPTS
-from training import locks
+from training import runtime
 from training.checkpoints import save_checkpoint
-from training.divergence import FirstBad
-from training.interruption import Interrupted, must_stop, obeyed_signals, stop
+from training.run import FirstBad
+from training.runtime import (
+    Interrupted,
+    deferred_signals,
+    handled_signals,
+    lock_folder,
+    stop,
+    stop_requested,
+)
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -35,6 +42,7 @@ def check_killed(folder, kills, seed, *names):
         assert done.stdout.count(f"{name}: killed")
 
 
+@pytest.mark.slow
 def test_killed_scripts_end_as_unbroken_ones(tmp_path):
     """Instances, NetSpace, SIRENs: the quick form."""
     check_killed(tmp_path / "all", 1, 3, "create_nets_dataset_single", "train_single_arch", "create_mlp_dataset")
@@ -49,17 +57,17 @@ def test_every_script_killed_at_20_moments_ends_as_an_unbroken_one(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_at_once_what_does_not_ask_and_waits_for_what_does(number, status):
+def test_a_signal_ends_at_once_except_where_it_is_deferred(number, status):
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
-    with pytest.raises(Interrupted) as at_once, obeyed_signals():
+    with pytest.raises(Interrupted) as at_once, handled_signals():
         os.kill(os.getpid(), number)
         time.sleep(1)
-        pytest.fail("went on")
+        pytest.fail("was not interrupted")
     assert at_once.value.status == status
     done = 0
-    with pytest.raises(Interrupted) as waited, obeyed_signals():
+    with pytest.raises(Interrupted) as waited, handled_signals(), deferred_signals():
         for done in range(5):
-            if must_stop():
+            if stop_requested():
                 stop()
             if done == 2:
                 os.kill(os.getpid(), number)
@@ -67,21 +75,27 @@ def test_a_signal_ends_at_once_what_does_not_ask_and_waits_for_what_does(number,
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before  # pytest's again
 
 
-def test_what_a_signal_makes_a_library_say_is_no_error():
-    with pytest.raises(Interrupted) as interrupted, obeyed_signals():
+def test_a_signal_in_the_last_step_is_obeyed_after_it():
+    with pytest.raises(Interrupted), handled_signals():
+        with deferred_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("was not interrupted")
+
+
+def test_what_a_signal_makes_a_library_raise_is_no_error():
+    with pytest.raises(Interrupted) as interrupted, handled_signals():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)
         except Interrupted:
             raise ValueError("no such tensor") from None
     assert interrupted.value.status == 143
-    with pytest.raises(ValueError, match="of its own"), obeyed_signals():
+    with pytest.raises(ValueError, match="of its own"), handled_signals():
         raise ValueError("of its own")
 
 
 def test_a_second_ctrl_c_ends_at_once():
-    with pytest.raises(KeyboardInterrupt), obeyed_signals():
-        must_stop()
+    with pytest.raises(KeyboardInterrupt), handled_signals(), deferred_signals():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
@@ -92,7 +106,7 @@ def test_a_second_ctrl_c_ends_at_once():
 
 @contextlib.contextmanager
 def full_disk(num_bytes):
-    """No file grows beyond that: the system refuses to write on, as it does when the disk is full."""
+    """Let no file grow beyond that: the system refuses to write on, as it does when the disk is full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
     try:
@@ -102,7 +116,7 @@ def full_disk(num_bytes):
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "instance", "text"])
-def test_a_full_disk_leaves_the_old_file_and_says_which(tmp_path, kind):
+def test_a_full_disk_leaves_the_old_file_and_the_message_names_it(tmp_path, kind):
     path, state = tmp_path / "file.safetensors", {"a": torch.zeros(100_000)}
     write = {
         "checkpoint": lambda: save_checkpoint(path, state),
@@ -112,7 +126,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_which(tmp_path, kind):
     path.write_bytes(b"old")
     with (
         full_disk(100_000),
-        pytest.raises(InputError, match="file.safetensors could not be written.*make room") as full,
+        pytest.raises(InputError, match="file.safetensors") as full,
     ):
         write()
     assert "\n" not in str(full.value)
@@ -142,7 +156,7 @@ def test_what_killed_processes_left_is_removed_and_what_living_ones_write_is_not
     assert [path.is_file() for path in left] == [False, True, True]
 
 
-def test_what_is_written_to_no_folder_says_so(tmp_path):
+def test_what_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="could not be written"), written_whole(tmp_path / "file/a.txt"):
         pass
@@ -150,31 +164,48 @@ def test_what_is_written_to_no_folder_says_so(tmp_path):
 
 # One run a folder
 
-HOLD = "from pathlib import Path; from training.locks import hold; hold(Path('{}')); print('held', flush=True); input()"
+LOCK = "from pathlib import Path; from training.runtime import lock_folder; lock_folder(Path('{}')); print('locked', flush=True); input()"
 
 
-def holder(folder):
-    command = [sys.executable, "-c", HOLD.format(folder)]
+def locker(folder):
+    """Start a process that locks a folder."""
+    command = [sys.executable, "-c", LOCK.format(folder)]
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes)
 
 
 def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone_however_that_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "HELD", {})
-    first = holder(tmp_path)
-    assert first.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match=f"another run.*process {first.pid} on .* since 20.*wait for it") as refused:
-        locks.hold(tmp_path)
-    assert "\n" not in str(refused.value)
-    assert f"process {first.pid} " in (tmp_path / ".lock").read_text()
-    locks.hold(tmp_path / "another")
+    monkeypatch.setattr(runtime, "LOCKS", {})
+    first = locker(tmp_path)
+    assert first.stdout.readline() == "locked\n"
+    with pytest.raises(InputError, match=f"process {first.pid} on .* since 20.*--runs-dir") as refused:
+        lock_folder(tmp_path)
+    assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)
+    assert f"process {first.pid} " in (tmp_path / ".locked-by").read_text()
+    lock_folder(tmp_path / "another")
     first.kill()
     first.wait()
-    locks.hold(tmp_path)
-    locks.hold(tmp_path)  # the same process: a second time is nothing new
-    assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} ")
-    second = holder(tmp_path)
+    lock_folder(tmp_path)
+    lock_folder(tmp_path)  # the same process: a second time is nothing new
+    assert (tmp_path / ".locked-by").read_text().startswith(f"process {os.getpid()} ")
+    second = locker(tmp_path)
     assert f"process {os.getpid()} " in second.communicate()[1] and second.returncode
+
+
+def test_a_lock_whose_process_is_not_known_yet_is_refused_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "LOCKS", {})
+    with FileLock(tmp_path / ".lock"), pytest.raises(InputError, match="another run"):
+        lock_folder(tmp_path)
+
+
+def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
+    def not_implemented(self):
+        raise NotImplementedError
+
+    monkeypatch.setattr(runtime, "LOCKS", {})
+    monkeypatch.setattr(runtime.FileLock, "acquire", not_implemented)
+    lock_folder(tmp_path / "new")
+    assert not runtime.LOCKS
 
 
 # Numbers
@@ -184,5 +215,5 @@ def test_the_first_step_that_is_not_finite_is_noticed_for_each_by_itself():
     first = FirstBad((3,), torch.device("cpu"))
     inf, nan = float("inf"), float("nan")
     for step, values in enumerate([[1.0, 1.0, 1.0], [1.0, nan, 1.0], [-inf, nan, 1.0], [1.0, 1.0, 1.0]]):
-        first.look(torch.tensor(values), step)
+        first.update(torch.tensor(values), step)
     assert first.steps.tolist() == [2, 1, -1]

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from data.mlps import load_mlps
+from evaluation.accuracy import accuracy
+from models.registry import ARCHITECTURES
+from models.siren import Siren
 
 import export
 import import_instances
 import train_latspace_single
 from data.instance_files import read_instance
 from data.load import load_images
-from data.mlps import load_mlps
 from data.nets import load_split, read_list
-from evaluation.accuracy import accuracy
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
-from models.registry import ARCHITECTURES
-from models.siren import Siren
 from netspace import NetSpace
 from tests.conftest import spread_out
 from tests.miniature import folders, look_config, run_all, run_all_mlps, search_config

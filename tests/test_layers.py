@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models.bands import banded_conv, normalize
 from torch import nn
 from torch.func import functional_call
 
 from models import layers
-from models.bands import banded_conv, normalize
 from models.instances import run_instances
 
 M, B = 3, 5

@@ -11,23 +11,23 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from evaluation.accuracy import accuracy
+from models.registry import ARCHITECTURES, architectures_by_class_id
+from models.siren import Siren, SirenNets
 from torch import nn
+from training.spaces import ORIGINALS, Space, load_space
 
 from data.images import make_images
 from data.instance_files import fused_row, plain_state, read_instance, save_instance
 from data.load import load_images
-from evaluation.accuracy import accuracy
 from models.errors import InputError
 from models.instances import ArchitectureOnImages
 from models.prep import pack, unpack
 from models.prep_autoencoder import PrepAutoencoder, Sizes
-from models.registry import ARCHITECTURES, architectures_by_class_id
-from models.siren import Siren, SirenNets
 from netspace import NetSpace
 from tests.conftest import spread_out
 from tests.miniature import run_all
 from training.checkpoints import net_space_state, save_checkpoint
-from training.spaces import ORIGINALS, Space, load_space
 
 SHAPE, CLASSES = (1, 8, 8), 10
 SMALL = Sizes((8, 3696), emb_size=256, grid=16, row_length=64, row_channels=32)

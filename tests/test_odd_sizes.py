@@ -1,8 +1,6 @@
 """The smallest of everything, and more than fits: it works, or is refused by name. Properties over all small sizes."""
 
 import json
-import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,48 +18,54 @@ import interpolate_single_arch
 import train_mlps
 import train_single_arch
 import visualize_prep
-from data import load
 from data.nets import Entry, parse_line
-from evaluation.interpolation import interpolate
-from evaluation.single import Experiment
+from evaluation.metrics import interpolate
+from evaluation.spaces import AT_ONCE, Space, about_sirens
 from evaluation.surfaces import grid_points
-from models.encoder import Encoder
 from models.errors import InputError
-from models.prep_autoencoder import AT_ONCE, PrepAutoencoder, Sizes
-from models.registry import ARCHITECTURES
+from models.instances import TargetNet, TargetNets
+from models.prep import check_prep_shape
+from models.prep_autoencoder import PrepAutoencoder, Sizes
+from models.target_nets import ARCHITECTURES, siren
 from tests import miniature
-from training.distributed import share
 
 ONE = dict(num_train=1, num_val=1, num_test=1, lengths=(2,))
 
 
-@pytest.fixture
-def few_photos(monkeypatch):
-    monkeypatch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
-
-
 def test_one_instance_of_each_split_and_a_meta_batch_of_more(tmp_path, few_photos):
     create_nets_dataset_single.main(miniature.create_config(tmp_path, **ONE))
-    train_single_arch.main(miniature.train_config(tmp_path, num_epochs=1, meta_batch=3))
+    train_single_arch.main(miniature.train_config(tmp_path, num_steps=4, meta_batch=3))
     for script in (eval_single, interpolate_single_arch, visualize_prep):
-        script.main(miniature.look_config(script, tmp_path))
+        script.main(miniature.config_of(script, tmp_path))
     run = tmp_path / "runs/photos/single"
     assert len(json.loads((run / "eval_single.json").read_text())["target_accuracy"]) == 1
     line = json.loads((run / "interpolate_single_arch.json").read_text())
     assert line["from"] == line["to"] and len(set(line["weight_accuracy"])) == 1
 
 
+def test_zeros_are_accepted_where_they_make_sense(own_project):
+    """No noise, no spread around the start, no schedule's end, a goal that is reached at once, a checkpoint at every step."""
+    nothing = dict(prep_noise=0.0, affine_scale=0.0, affine_quantile=0.0, final_fraction=0.0, seed=0, num_steps=1)
+    folders = miniature.folders(own_project / "zeros")
+    folders = miniature.replace(folders, lists_dir=miniature.folders(own_project).lists_dir)
+    train_single_arch.main(miniature.train_config(own_project, folders=folders, affine_start="instance", **nothing))
+    found = train_mlps.main(miniature.train_mlps_config(own_project, folders=folders, goal=0.0, num_steps=8))
+    assert torch.load(folders.run("chairs", "mlps") / "last.pt", weights_only=True)["step"] == 4 and found["train"]
+    config = miniature.create_config(own_project / "new", checkpoint_seconds=0, **{**ONE, "lengths": (1,)})
+    create_nets_dataset_single.main(config)
+
+
 def test_a_prep_that_is_exactly_full_and_one_shape_of_each_split(tmp_path):
     """SIRENs of 384 parameters in a PRep of 8x48."""
     config = miniature.create_mlp_config(tmp_path, hidden=(15, 19), num_shapes=2, num_test=1, num_steps=3)
     create_mlp_dataset.main(config)
-    found = train_mlps.main(miniature.train_mlps_config(tmp_path, meta_batch=3, num_epochs=2))
+    found = train_mlps.main(miniature.train_mlps_config(tmp_path, meta_batch=3, num_steps=2))
     assert [len(found[split]) for split in ("train", "test")] == [1, 1]
     with pytest.raises(InputError, match="--num-pairs 2: the train list has 1"):
         interpolate_mlps.main(miniature.interpolate_mlps_config(tmp_path))
-    one_more = create_mlp_dataset.SirenNets((3, 15, 20, 1)).num_parameters
-    with pytest.raises(InputError, match=f"holds 384 parameters.*{one_more}"):
-        train_mlps.check_prep_shape((8, 48), one_more, "it")
+    one_more = TargetNet(siren((3, 15, 20, 1))).num_parameters
+    with pytest.raises(InputError, match=f"384.*{one_more}"):
+        check_prep_shape((8, 48), {"siren": one_more})
 
 
 def test_three_images_a_class(tmp_path):
@@ -72,26 +76,32 @@ def test_three_images_a_class(tmp_path):
                 pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "pets" / part / name / f"{i}.png")
     config = miniature.create_config(tmp_path, dataset=str(tmp_path / "pets"), architecture="lenetlike", **ONE)
-    with pytest.raises(InputError, match="batch of 128 is more than the 4 images"):
-        create_nets_dataset_single.main(replace(config, image_batch=128))
-    create_nets_dataset_single.main(replace(config, image_batch=4))
+    with pytest.raises(InputError, match="128 .* 4 images"):
+        create_nets_dataset_single.main(miniature.changed(config, image_batch=128))
+    create_nets_dataset_single.main(miniature.changed(config, image_batch=4))
     assert len(list((tmp_path / "runs/pets/nets/lenetlike-adam").glob("*.safetensors"))) == 3
 
 
-def test_evaluation_holds_a_few_preps_at_once_however_many_there_are(monkeypatch):
-    """What encoder and decoder hold of an instance is hundreds of times its size."""
-    seen, original = [], Encoder.forward
+def test_evaluation_computes_a_few_preps_at_once_however_many_there_are(monkeypatch):
+    """What encoder and decoder need for an instance is hundreds of times its size."""
+    seen, originals = [], {name: getattr(PrepAutoencoder, name) for name in ("encode", "decode")}
+    for name, original in originals.items():
 
-    def watched(self, preps):
-        seen.append(len(preps))
-        return original(self, preps)
+        def watched(self, values, original=original):
+            seen.append(len(values))
+            return original(self, values)
 
-    monkeypatch.setattr(Encoder, "forward", watched)
-    net_space = PrepAutoencoder(Sizes((8, 48), emb_size=64, grid=4, row_length=32, row_channels=8))
+        monkeypatch.setattr(PrepAutoencoder, name, watched)
+    model = PrepAutoencoder(Sizes((8, 48), emb_size=64, grid=4, row_length=32, row_channels=8)).eval()
+    widths = (3, 15, 19, 1)
+    space = Space(model, TargetNets.sirens(widths), about_sirens(widths), {})
     rows = torch.randn(5 * AT_ONCE + 1, 384)
-    embeddings = Experiment(None, None, net_space).encode(rows)
-    assert len(embeddings) == len(rows) and max(seen) <= AT_ONCE
-    torch.testing.assert_close(embeddings[7:9], original(net_space.encoder, rows[7:9].view(2, 1, 8, 48)).detach())
+    embeddings = space.encode(rows)
+    predicted = space.decode(embeddings)
+    assert len(embeddings) == len(predicted) == len(rows) and max(seen) <= AT_ONCE
+    with torch.no_grad():
+        torch.testing.assert_close(embeddings[7:9], originals["encode"](model, rows[7:9]))
+        torch.testing.assert_close(predicted[7:9], originals["decode"](model, embeddings[7:9]))
 
 
 NAMES = st.text(
@@ -112,23 +122,6 @@ def test_any_line_is_an_entry_or_refused(line):
         parse_line(line, "list, line 1")
     except InputError as error:
         assert str(error).startswith("list, line 1: ")
-
-
-@given(st.integers(1, 9), st.integers(0, 40))
-def test_ranks_share_everything_once_and_evenly(number, items):
-    before = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE")}
-    parts = []
-    try:
-        for rank in range(number):
-            os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(number)}
-            parts.append(list(range(items))[share()])
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-    assert sorted(sum(parts, [])) == list(range(items))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 @given(st.integers(2, 12), st.integers(1, 50))

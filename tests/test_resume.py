@@ -1,6 +1,8 @@
-"""A run that is stopped and resumed equals an unbroken one, bit for bit."""
+"""A run that is stopped and resumed equals an unbroken one, bit for bit; what changed since is refused."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -17,8 +19,11 @@ from data import load
 from data.instance_files import read_instance
 from models.errors import InputError
 from tests import miniature
-from training.ensembles import Ensemble
-from training.latent_search import SavedLatentSearch
+from training import run, zoo
+from training.latent_search import LatentSearch
+from training.run import Run
+from training.runtime import Interrupted, handled_signals
+from training.zoo import Ensemble
 
 
 class Stop(Exception):
@@ -26,19 +31,68 @@ class Stop(Exception):
 
 
 def stop_after(monkeypatch, owner, name, calls):
+    """Let a function raise Stop after so many calls."""
+    before_call(monkeypatch, owner, name, calls, lambda: _raise(Stop))
+
+
+def _raise(error):
+    raise error
+
+
+def before_call(monkeypatch, owner, name, calls, act):
+    """Do something once, before a function is called for the (calls + 1)-th time."""
     original, left = getattr(owner, name), [calls]
 
     def counted(*arguments, **keywords):
-        if not left[0]:
-            raise Stop
         left[0] -= 1
+        if left[0] == -1:
+            act()
         return original(*arguments, **keywords)
 
     monkeypatch.setattr(owner, name, counted)
 
 
-def test_instances(tmp_path, monkeypatch):
-    """Stopped in the second epoch, after some instances are finished and a checkpoint is written."""
+def same(one, other):
+    """Return whether two checkpoints' values are the same, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def check_same_run(whole, resumed):
+    """Checkpoints and scalars are those of an unbroken run."""
+    for name in ("last.pt", "best.pt"):
+        assert (whole / name).is_file() == (resumed / name).is_file()
+        if (whole / name).is_file():
+            assert same(*(torch.load(folder / name, weights_only=True) for folder in (whole, resumed))), name
+    assert (whole / "scalars.jsonl").read_text() == (resumed / "scalars.jsonl").read_text()
+
+
+def check_same_instances(whole, resumed, number):
+    paths = sorted(whole.rglob("*.safetensors"))
+    assert len(paths) == number
+    for path in paths:
+        (state, facts), (other, other_facts) = (
+            read_instance(each) for each in (path, resumed / path.relative_to(whole))
+        )
+        assert facts == other_facts and same(state, other)
+
+
+def configs(root, make, **changes):
+    """Return two configs that train on the project's lists, in folders of their own."""
+    own = [replace(miniature.folders(root / name), lists_dir=root / "lists") for name in ("unbroken", "broken")]
+    return [make(root, folders=folders, **changes) for folders in own]
+
+
+# Instances
+
+
+def test_instances(few_photos, tmp_path, monkeypatch):
+    """Stopped in the eighth pass over the images, after some instances are finished and a checkpoint is written."""
     changes = dict(lengths=(20, 60, 70), num_train=2, num_val=1, num_test=1)
     create_nets_dataset_single.main(miniature.create_config(tmp_path / "unbroken", **changes))
     config = miniature.create_config(tmp_path / "broken", checkpoint_seconds=0, **changes)
@@ -51,63 +105,125 @@ def test_instances(tmp_path, monkeypatch):
     assert not (tmp_path / "broken/lists").exists()  # no list names what is not there
     create_nets_dataset_single.main(config)
     assert not list(nets.glob("*.pt"))
-    for path in sorted((tmp_path / "unbroken/runs/photos/nets/resnet8-adam").glob("*.safetensors")):
-        (state, facts), (resumed, resumed_facts) = read_instance(path), read_instance(nets / path.name)
-        assert facts == resumed_facts
-        assert all(torch.equal(state[name], resumed[name]) for name in state)
+    check_same_instances(tmp_path / "unbroken/runs/photos/nets/resnet8-adam", nets, 4)
+
+
+@pytest.mark.slow
+def test_instances_of_several_architectures(tmp_path, monkeypatch, few_photos):
+    """Stopped in the second stack of VanillaCNN, at its best so far and after the rate has fallen."""
+    changes = dict(num_train=miniature.of_each(1, 1), num_train_missing=(1, 1), num_val=1, num_test=1, side_by_side=2)
+    changes |= dict(teacher="lenetlike", num_epochs=miniature.of_each(3, 3), teacher_epochs=3)
+    changes |= dict(lr_drops=(1 / 3, 2 / 3), validate_from=1 / 3)
+    create_nets_dataset_multi.main(miniature.create_multi_config(tmp_path / "unbroken", **changes))
+    config = miniature.create_multi_config(tmp_path / "broken", checkpoint_seconds=0, **changes)
+    with monkeypatch.context() as patch:
+        stop_after(patch, Ensemble, "step", 8 * (3 + 2 * 3 + 3 + 2) + 4)
+        with pytest.raises(Stop):
+            create_nets_dataset_multi.main(config)
+    nets = tmp_path / "broken/runs/photos/nets"
+    assert len(list(nets.glob("vanilla_cnn-sgd/*.safetensors"))) == 2 and list(nets.glob("vanilla_cnn-sgd/*.pt"))
+    assert not (tmp_path / "broken/lists").exists()
+    create_nets_dataset_multi.main(config)
+    assert not list(nets.rglob("*.pt"))
+    check_same_instances(tmp_path / "unbroken/runs/photos/nets", nets, 1 + 3 * len(miniature.of_each(1, 1)))
+
+
+# NetSpace
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("objective", "folder"), [("behaviour", "single"), ("weights", "weights"), ("both", "both")])
+def test_net_space(own_project, monkeypatch, objective, folder):
+    """Stopped 5 steps after the second of four validations, which write the checkpoints."""
+    unbroken, broken = configs(own_project, miniature.train_config, num_steps=32, validate_every=8, objective=objective)
+    train_single_arch.main(unbroken)
+    with monkeypatch.context() as patch:
+        stop_after(patch, Run, "descend", 16 + 5)
+        with pytest.raises(Stop):
+            train_single_arch.main(broken)
+    assert torch.load(broken.folders.run("photos", folder) / "last.pt", weights_only=True)["step"] == 16
+    train_single_arch.main(broken)
+    whole, resumed = (config.folders.run("photos", folder) for config in (unbroken, broken))
+    check_same_run(whole, resumed)
+    assert [json.loads(line)["step"] for line in (whole / "scalars.jsonl").read_text().splitlines()] == [8, 16, 24, 32]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", miniature.SETTINGS)
+def test_net_space_of_several_architectures(own_project, monkeypatch, setting):
+    """Stopped 3 steps after the second of four validations."""
+    unbroken, broken = configs(
+        own_project, miniature.train_multi_config, num_steps=24, validate_every=6, setting=setting, prep_noise=0.2
+    )
+    train_multi_arch.main(unbroken)
+    with monkeypatch.context() as patch:
+        stop_after(patch, Run, "descend", 12 + 3)
+        with pytest.raises(Stop):
+            train_multi_arch.main(broken)
+    train_multi_arch.main(broken)
+    check_same_run(*(config.folders.run("photos", setting) for config in (unbroken, broken)))
 
 
 @pytest.mark.parametrize(
-    ("objective", "setting", "loss", "calls"),
-    # The loss of weights is taken at every validation too: one was before the stop.
+    ("script", "make", "folder"),
     [
-        ("distillation", "single", "distillation_loss", 2 * 49 + 20),
-        ("weights", "weights", "weight_losses", 2 * 49 + 21),
+        (train_single_arch, miniature.train_config, "single"),
+        (train_multi_arch, miniature.train_multi_config, "multi"),
     ],
+    ids=["single", "multi"],
 )
-def test_net_space(tmp_path, monkeypatch, objective, setting, loss, calls):
-    """Stopped in the middle of the third epoch of four; validation and checkpoint after the second and fourth."""
-    changes = dict(num_epochs=4, validate_every=2, objective=objective)
-    create_nets_dataset_single.main(miniature.create_config(tmp_path / "broken"))
-    config = miniature.train_config(tmp_path / "broken", **changes)
-    unbroken = miniature.train_config(tmp_path / "unbroken", **changes)
-    train_single_arch.main(
-        miniature.replace(unbroken, folders=miniature.replace(unbroken.folders, lists_dir=config.folders.lists_dir))
-    )
+def test_a_signal_stops_after_a_step_which_is_not_done_again(own_project, monkeypatch, script, make, folder):
+    """The checkpoint of a step between two validations has the losses since the last line of scalars."""
+    unbroken, broken = configs(own_project, make, num_steps=10, validate_every=7)
+    script.main(unbroken)
     with monkeypatch.context() as patch:
-        stop_after(patch, train_single_arch, loss, calls)
+        before_call(patch, Run, "descend", 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted) as stopped, handled_signals():
+            script.main(broken)
+    assert stopped.value.status == 128 + signal.SIGTERM
+    last = broken.folders.run("photos", folder) / "last.pt"
+    assert torch.load(last, weights_only=True)["step"] == 4
+    steps, original = [], Run.descend
+    monkeypatch.setattr(Run, "descend", lambda self, *a, **k: (steps.append(self.step), original(self, *a, **k)))
+    script.main(broken)
+    assert steps == list(range(4, 10))
+    check_same_run(unbroken.folders.run("photos", folder), last.parent)
+
+
+def test_a_checkpoint_is_written_between_rare_validations(own_project, monkeypatch):
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0)
+    unbroken, broken = configs(own_project, miniature.train_config, num_steps=6, validate_every=100)
+    train_single_arch.main(unbroken)
+    with monkeypatch.context() as patch:
+        stop_after(patch, Run, "descend", 4)
         with pytest.raises(Stop):
-            train_single_arch.main(config)
-    train_single_arch.main(config)
-
-    runs = [tmp_path / which / "runs/photos" / setting for which in ("unbroken", "broken")]
-    for name in ("last.pt", "best.pt"):
-        whole, resumed = (torch.load(run / name, weights_only=True) for run in runs)
-        assert whole["epoch"] == resumed["epoch"] and whole["best_score"] == resumed["best_score"]
-        for key in ("0", "1"):
-            assert all(torch.equal(whole[key][entry], resumed[key][entry]) for entry in whole[key])
-    moments, resumed_moments = (torch.load(run / "last.pt", weights_only=True)["2"]["state"] for run in runs)
-    assert all(torch.equal(moments[i]["exp_avg_sq"], resumed_moments[i]["exp_avg_sq"]) for i in moments)
-    whole, resumed = ([json.loads(line) for line in (run / "scalars.jsonl").read_text().splitlines()] for run in runs)
-    assert whole == resumed and [line["step"] for line in whole] == [49, 98, 147, 196]
+            train_single_arch.main(broken)
+    assert torch.load(broken.folders.run("photos", "single") / "last.pt", weights_only=True)["step"] == 4
+    train_single_arch.main(broken)
+    check_same_run(*(config.folders.run("photos", "single") for config in (unbroken, broken)))
 
 
-def test_a_longer_run_at_a_constant_rate_goes_on_where_the_shorter_ended(tmp_path):
-    create_nets_dataset_single.main(miniature.create_config(tmp_path))
-    config = miniature.train_config(tmp_path, schedule="constant", num_epochs=1)
-    train_single_arch.main(config)
-    train_single_arch.main(miniature.replace(config, num_epochs=2))
-    assert torch.load(tmp_path / "runs/photos/single/last.pt", weights_only=True)["epoch"] == 2
+def test_a_longer_run_at_a_constant_rate_continues_a_shorter_one(own_project):
+    longer, shorter = configs(own_project, miniature.train_config, schedule="constant", num_steps=8, validate_every=4)
+    train_single_arch.main(longer)
+    train_single_arch.main(miniature.changed(shorter, num_steps=4))
+    train_single_arch.main(shorter)
+    paths = [config.folders.run("photos", "single") / "last.pt" for config in (longer, shorter)]
+    one, other = (torch.load(path, weights_only=True) for path in paths)
+    assert one["step"] == other["step"] == 8 and all(same(one[key], other[key]) for key in "012")
+    with pytest.raises(InputError, match="schedule constant, now it is one-cycle"):
+        train_single_arch.main(miniature.changed(shorter, schedule="one-cycle"))
 
 
-@pytest.fixture
-def few_photos(monkeypatch):
-    monkeypatch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
+def test_one_cycle_is_not_continued_with_more_steps(own_project):
+    with pytest.raises(InputError, match="num_steps 48, now it is 60"):
+        train_single_arch.main(miniature.train_config(own_project, num_steps=60))
 
 
-def test_what_changed_since_is_not_gone_on_with(tmp_path, monkeypatch, few_photos):
+def test_what_changed_since_is_not_resumed(tmp_path, monkeypatch, few_photos):
     """The same constants, but other images, or instances in another order: refused, and all files stay as they are."""
-    making = miniature.create_config(tmp_path, checkpoint_seconds=0)
+    changes = dict(num_train=3, num_val=1, num_test=1, lengths=(3, 12))
+    making = miniature.create_config(tmp_path, checkpoint_seconds=0, **changes)
     with monkeypatch.context() as patch:
         stop_after(patch, Ensemble, "step", 8)
         with pytest.raises(Stop):
@@ -116,13 +232,13 @@ def test_what_changed_since_is_not_gone_on_with(tmp_path, monkeypatch, few_photo
     darker = replace(images, train=replace(images.train, pixels=images.train.pixels // 2))
     with monkeypatch.context() as patch:
         patch.setitem(load.LOADERS, "photos", lambda data_dir: darker)
-        with pytest.raises(InputError, match="in-training.*made with images sha256:.* now it is sha256:"):
+        with pytest.raises(InputError, match="made with images sha256:.* sha256:"):
             create_nets_dataset_single.main(making)
     create_nets_dataset_single.main(making)
 
-    config = miniature.train_config(tmp_path, schedule="constant", num_epochs=1)
+    config = miniature.train_config(tmp_path, schedule="constant", num_steps=2)
     train_single_arch.main(config)
-    last, more = tmp_path / "runs/photos/single/last.pt", replace(config, num_epochs=2)
+    last, more = tmp_path / "runs/photos/single/last.pt", miniature.changed(config, num_steps=4)
     before = last.read_bytes()
     with monkeypatch.context() as patch:
         patch.setitem(load.LOADERS, "photos", lambda data_dir: darker)
@@ -138,128 +254,74 @@ def test_what_changed_since_is_not_gone_on_with(tmp_path, monkeypatch, few_photo
     assert last.read_bytes() == before
     train.write_text("".join(lines))
     train_single_arch.main(more)
-    assert torch.load(last, weights_only=True)["epoch"] == 2
+    assert torch.load(last, weights_only=True)["step"] == 4
 
 
-def test_instances_of_several_architectures(tmp_path, monkeypatch, few_photos):
-    """Stopped in the second stack of VanillaCNN, at its best so far and after the rate has fallen."""
-    changes = dict(num_train=(1, 1, 1, 1), num_train_missing=(1, 1), num_val=1, num_test=1, side_by_side=2)
-    changes |= dict(
-        teacher="lenetlike", num_epochs=(3, 3, 3, 3), teacher_epochs=3, lr_drops=(1 / 3, 2 / 3), look_from=1 / 3
-    )
-    create_nets_dataset_multi.main(miniature.create_multi_config(tmp_path / "unbroken", **changes))
-    config = miniature.create_multi_config(tmp_path / "broken", checkpoint_seconds=0, **changes)
-    with monkeypatch.context() as patch:
-        stop_after(patch, Ensemble, "step", 8 * (3 + 2 * 3 + 3 + 2) + 4)
-        with pytest.raises(Stop):
-            create_nets_dataset_multi.main(config)
-    nets = tmp_path / "broken/runs/photos/nets"
-    assert len(list(nets.glob("vanilla_cnn-sgd/*.safetensors"))) == 2 and list(nets.glob("vanilla_cnn-sgd/*.pt"))
-    assert not (tmp_path / "broken/lists").exists()
-    create_nets_dataset_multi.main(config)
-    assert not list(nets.rglob("*.pt"))
-    whole = sorted((tmp_path / "unbroken/runs/photos/nets").rglob("*.safetensors"))
-    assert len(whole) == 13
-    for path in whole:
-        (state, facts), (resumed, resumed_facts) = (
-            read_instance(each) for each in (path, nets / path.parent.name / path.name)
-        )
-        assert facts == resumed_facts
-        assert all(torch.equal(state[name], resumed[name]) for name in state)
-
-
-@pytest.fixture(scope="module")
-def zoo(tmp_path_factory):
-    """Instances and NetSpaces of both kinds, for what goes on from them."""
-    root = tmp_path_factory.mktemp("zoo")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(load.LOADERS, "photos", lambda data_dir: miniature.few_photos())
-        changes = dict(teacher="resnet8", num_epochs=(1, 1, 1, 1), teacher_epochs=1, look_from=1.0)
-        create_nets_dataset_multi.main(miniature.create_multi_config(root, **changes))
-        create_nets_dataset_single.main(miniature.create_config(root))
-        train_multi_arch.main(miniature.train_multi_config(root))
-        train_single_arch.main(miniature.train_config(root))
-    return root
-
-
-@pytest.mark.parametrize("setting", ["multi", "missing"])
-def test_net_space_of_several_architectures(zoo, tmp_path, monkeypatch, few_photos, setting):
-    """Stopped in the middle of the third epoch of four; validation and checkpoint after the second and fourth."""
-    lists = miniature.folders(zoo).lists_dir
-
-    def config(which):
-        folders = miniature.replace(miniature.folders(tmp_path / which), lists_dir=lists)
-        return miniature.train_multi_config(
-            zoo, folders=folders, num_epochs=4, validate_every=2, setting=setting, prep_noise=0.2
-        )
-
-    train_multi_arch.main(config("unbroken"))
-    with monkeypatch.context() as patch:
-        stop_after(patch, train_multi_arch, "step_losses", 2 * 8 + 3)
-        with pytest.raises(Stop):
-            train_multi_arch.main(config("broken"))
-    train_multi_arch.main(config("broken"))
-    runs = [tmp_path / which / "runs/photos" / setting for which in ("unbroken", "broken")]
-    for name in ("last.pt", "best.pt"):
-        whole, resumed = (torch.load(run / name, weights_only=True) for run in runs)
-        assert whole["best_score"] == resumed["best_score"]
-        for key in ("0", "1"):
-            assert all(torch.equal(whole[key][entry], resumed[key][entry]) for entry in whole[key])
-    whole, resumed = ((run / "scalars.jsonl").read_text() for run in runs)
-    assert whole == resumed and len(whole.splitlines()) == 4
+# Latent space optimization
 
 
 @pytest.mark.parametrize("script", [train_latspace_single, train_latspace_multi], ids=lambda script: script.__name__)
-def test_latent_space_optimization(zoo, monkeypatch, few_photos, script):
+def test_latent_space_optimization(own_project, monkeypatch, script):
     """Stopped between two validations, in the second pass over the images; then run again."""
-    config = miniature.search_config(script, zoo, validate_every=5, patience=3)
-    folder = config.run_dir / "latspace"
+    config = miniature.search_config(script, own_project, validate_every=5, patience=3)
+    folder, whole = config.run_dir / "latspace", config.run_dir / "whole"
+    for path in folder.glob("*.*"):
+        if path.is_file():
+            path.unlink()
     script.main(config)
-    whole, scalars = torch.load(folder / "latspace.pt", weights_only=True), (folder / "scalars.jsonl").read_text()
-    assert whole["step"] >= 15
-    (folder / "latspace.pt").unlink()
+    folder.rename(whole)
+    assert torch.load(whole / "last.pt", weights_only=True)["step"] >= 15
     with monkeypatch.context() as patch:
-        stop_after(patch, SavedLatentSearch, "update", 13)
+        stop_after(patch, Run, "descend", 13)
         with pytest.raises(Stop):
             script.main(config)
-    assert torch.load(folder / "latspace.pt", weights_only=True)["step"] == 10
+    assert torch.load(folder / "last.pt", weights_only=True)["step"] == 10
     script.main(config)
-    resumed = torch.load(folder / "latspace.pt", weights_only=True)
-    for name in ("initial", "best", "embeddings", "best_accuracy"):
-        assert torch.equal(whole[name], resumed[name]), name
-    assert whole["step"] == resumed["step"] and scalars == (folder / "scalars.jsonl").read_text()
+    check_same_run(whole, folder)
+
+
+def test_the_best_embeddings_are_those_of_the_highest_validation_and_gains_must_exceed_min_delta():
+    search = LatentSearch(torch.zeros(2, 3), patience=2, min_delta=1.0)
+    for step, accuracy in enumerate([[50.0, 60.0], [50.9, 62.0], [52.0, 61.0], [52.5, 62.5]]):
+        search.embeddings.data.fill_(step)
+        search.update(torch.tensor(accuracy))
+        assert not search.stopped
+    assert search.best[:, 0].tolist() == [2, 1] and search.best_accuracy.tolist() == [52, 62]
+    search.update(torch.tensor([53.0, 63.0]))
+    assert search.stopped and search.best[:, 0].tolist() == [2, 1]
 
 
 # What turns NaN or infinite
 
 
-def test_a_diverging_net_space_stops_with_step_and_instances_and_keeps_its_checkpoints(zoo, tmp_path, monkeypatch):
-    folders = miniature.replace(miniature.folders(tmp_path), lists_dir=miniature.folders(zoo).lists_dir)
-    config = miniature.train_config(zoo, folders=folders, num_epochs=3)
-    original, left = train_single_arch.distillation_loss, [49 + 7]
+def test_a_diverging_net_space_stops_with_step_and_instances_and_its_checkpoints_stay(own_project, monkeypatch):
+    config, _ = configs(own_project, miniature.train_config, num_steps=24, validate_every=8)
+    original = Run.descend
 
-    def nan_at_step_56(*arguments):
-        left[0] -= 1
-        return original(*arguments) * (float("nan") if left[0] == -1 else 1)
+    def nan_at_step_11(self, loss, *arguments, **terms):
+        original(self, loss * (float("nan") if self.step == 11 else 1), *arguments, **terms)
 
-    monkeypatch.setattr(train_single_arch, "distillation_loss", nan_at_step_56)
-    with pytest.raises(
-        InputError, match=r"at step 56 \(epoch 1\), which showed .*seed5.*safetensors; lower --learning"
-    ):
+    monkeypatch.setattr(Run, "descend", nan_at_step_11)
+    with pytest.raises(InputError, match=r"at step 11, which showed .*seed5.*safetensors; lower --learning"):
         train_single_arch.main(config)
-    saved = torch.load(tmp_path / "runs/photos/single/last.pt", weights_only=True)
-    assert saved["epoch"] == 1 and all(value.isfinite().all() for value in saved["1"].values())
+    found = torch.load(config.folders.run("photos", "single") / "last.pt", weights_only=True)
+    assert found["step"] == 8 and all(value.isfinite().all() for value in found["1"].values())
 
 
-def test_a_diverging_instance_is_named(tmp_path, monkeypatch):
-    original = Ensemble.losses
+def test_a_diverging_instance_is_named(few_photos, tmp_path, monkeypatch):
+    original = Ensemble.step
 
-    def one_diverges(self, *arguments):
-        bad = torch.zeros(len(self))
-        bad[1] = float("nan") if self.num_steps == 5 else 0
-        return original(self, *arguments) + bad
+    def one_diverges(self, *batch):
+        if self.num_steps == 5:
+            monkeypatch.setattr(
+                self, "losses", lambda *given: zoo.cross_entropies(*given) + torch.tensor([0, nan, 0, 0])
+            )
+        elif self.num_steps == 6:
+            monkeypatch.setattr(self, "losses", zoo.cross_entropies)
+        return original(self, *batch)
 
-    monkeypatch.setattr(Ensemble, "losses", one_diverges)
+    nan = float("nan")
+    monkeypatch.setattr(Ensemble, "step", one_diverges)
     config = miniature.create_config(tmp_path, lengths=(30,), num_train=2, num_val=1, num_test=1)
     with pytest.raises(InputError, match=r"seed5-001.safetensors cannot be made.* at step 5; lower --learning-rate"):
         create_nets_dataset_single.main(config)
@@ -268,25 +330,30 @@ def test_a_diverging_instance_is_named(tmp_path, monkeypatch):
     assert torch.load(checkpoint, weights_only=True)["ensemble"]["rows"].isfinite().all()
 
 
-def test_a_diverging_search_is_named(tmp_path):
-    search = SavedLatentSearch(tmp_path, {"instances": ["a.pt", "b.pt"]}, torch.ones(2, 4), 0.1, patience=2)
-    search.validate(torch.tensor([1.0, 2.0]), {})
-    search.update(search.embeddings.sum(1))
-    search.validate(torch.tensor([1.0, 2.0]), {})
-    search.update(search.embeddings.sum(1) / 0)
-    with pytest.raises(InputError, match="at step 1, from a.pt, b.pt; lower --learning-rate"):
-        search.validate(torch.tensor([1.0, 2.0]), {})
-    assert torch.load(tmp_path / "latspace.pt", weights_only=True)["step"] == 1
+def test_a_diverging_search_is_named_and_its_checkpoint_stays(own_project, monkeypatch):
+    original = Run.descend
+
+    def infinite_at_step_5(self, loss, *arguments):
+        original(self, loss / (0 if self.step == 5 else 1), *arguments)
+
+    monkeypatch.setattr(Run, "descend", infinite_at_step_5)
+    config = miniature.search_config(train_latspace_single, own_project, seed=1, patience=9)
+    for path in (config.run_dir / "latspace").glob("*.*"):
+        if path.is_file():
+            path.unlink()
+    with pytest.raises(InputError, match=r"at step 5, which showed .*seed5.*; lower --learning-rate"):
+        train_latspace_single.main(config)
+    assert torch.load(config.run_dir / "latspace/last.pt", weights_only=True)["step"] == 4
 
 
-def test_results_say_what_they_were_made_with(zoo):
-    run = miniature.folders(zoo).run("photos", "single")
+def test_results_say_what_they_were_made_with(own_project):
+    folder = miniature.folders(own_project).run("photos", "single")
     for name in ("last.pt", "best.pt"):
-        saved = torch.load(run / name, weights_only=True)
-        assert saved["versions"]["torch"] == str(torch.__version__) and "seed" in saved["constants"]
-    (path, *_) = sorted((zoo / "runs/photos/nets/resnet8-adam").glob("*.safetensors"))
+        found = torch.load(folder / name, weights_only=True)
+        assert found["versions"]["torch"] == str(torch.__version__) and "seed" in found["constants"]
+    (path, *_) = sorted((own_project / "runs/photos/nets/resnet8-adam").glob("*.safetensors"))
     facts = read_instance(path)[1]
-    assert facts["versions"] == saved["versions"] and facts["seed"] == 5
-    eval_single.main(miniature.look_config(eval_single, zoo))
-    found = json.loads((run / "eval_single.json").read_text())
-    assert found["versions"] == saved["versions"] and found["config"]["architecture"] == "resnet8"
+    assert facts["versions"] == found["versions"] and facts["seed"] == 5
+    eval_single.main(miniature.config_of(eval_single, own_project))
+    results = json.loads((folder / "eval_single.json").read_text())
+    assert results["versions"].keys() == found["versions"].keys() and results["config"]["architecture"] == "resnet8"

@@ -1,4 +1,4 @@
-"""The scripts of signed distance functions end to end in miniature, stopped and resumed, on every kind of input."""
+"""The scripts of signed distance functions run in miniature, stopped and resumed, on every kind of input."""
 
 import json
 
@@ -11,51 +11,46 @@ from PIL import Image
 import create_mlp_dataset
 import interpolate_mlps
 import train_mlps
-from data.draws import balanced_places, instance_keys
 from data.instance_files import read_instance
 from data.meshes import signed_distance
-from data.mlps import load_mlps
+from data.nets import load_sirens
 from data.sdf_samples import balanced, sample_points, split_by_sign, unit_sphere
+from data.streams import balanced_indices, device_keys
 from evaluation.summary import print_summary
 from evaluation.surfaces import chamfer_distance, level_sets, mesh_facts
 from models.errors import InputError
-from models.prep import pack, unpack
-from models.siren import SirenNets
+from models.instances import TargetNets
+from models.prep import pack
 from tests import miniature
 from tests.test_resume import Stop, stop_after
-from training.checkpoints import restore_net_space
-from training.ensembles import SirenEnsemble
+from tests.test_scripts import read_json
+from training.checkpoints import load_checkpoint, restore_model
+from training.zoo import Ensemble, squared_errors
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("mlps")
-    miniature.run_all_mlps(root)
-    return root
-
-
 @pytest.fixture
-def run_dir(root):
-    return root / "runs/chairs/mlps"
+def run_dir(project):
+    return project / "runs/chairs/mlps"
 
 
 def load(root, split):
-    return load_mlps(miniature.folders(root), "chairs", split, CPU)
+    return load_sirens(miniature.folders(root), "chairs", split, CPU)
 
 
-def test_shapes_are_dealt_once_and_fits_come_closer(root, run_dir):
-    train, test = load(root, "train"), load(root, "test")
+def test_shapes_are_in_one_split_each_and_fits_come_closer(project, run_dir):
+    train, test = load(project, "train"), load(project, "test")
     assert (len(train), len(test)) == (4, 2) and not set(train.paths) & set(test.paths)
-    assert train.nets.widths == (3, 16, 16, 1) and train.samples.shape == (4, 200, 4)
+    net = train.nets[0]
+    assert net.trained.widths == (3, 16, 16, 1) and train.samples.shape == (4, 200, 4)
     assert (train.samples[:, :100, 3] > 0).all() and (train.samples[:, 100:, 3] <= 0).all()
-    fits = json.loads((run_dir / "create_mlp_dataset.json").read_text())["fits"]
+    fits = read_json(run_dir / "create_mlp_dataset.json")["fits"]
     assert len(fits) == 6 and all(0 <= fit["closeness"] <= 1 and fit["chamfer"] > 0 for fit in fits.values())
-    fresh = train.nets.layout.flatten(train.nets.start([1, 2, 3, 4]))
+    fresh = net.layout.flatten(net.start([1, 2, 3, 4]))
 
     def error(rows):
-        return (train.nets.run(rows, train.samples[..., :3]) - train.samples[..., 3]).abs().mean(1)
+        return (net.run(rows, train.samples[..., :3]) - train.samples[..., 3]).abs().mean(1)
 
     assert error(train.rows).mean() < 0.5 * error(fresh).mean()
 
@@ -65,36 +60,56 @@ def test_a_shape_is_fitted_alike_whatever_is_fitted_beside_it(tmp_path):
     for stack in (4, 2):
         create_mlp_dataset.main(miniature.create_mlp_config(tmp_path / str(stack), side_by_side=stack, num_steps=5))
     nets = [tmp_path / str(stack) / "runs/chairs/nets/siren-adam" for stack in (4, 2)]
-    for path in sorted(nets[0].glob("*.safetensors")):
+    paths = sorted(nets[0].glob("*.safetensors"))
+    assert len(paths) == 6
+    for path in paths:
         state, other = (read_instance(folder / path.name)[0] for folder in nets)
         for name in state:
             torch.testing.assert_close(state[name], other[name], rtol=1e-3, atol=1e-4)
 
 
-def test_reported_closeness_is_that_of_the_best_model(root, run_dir):
-    reported = json.loads((run_dir / "train_mlps.json").read_text())["closeness"]
-    net_space = restore_net_space(run_dir / "best.pt", "", CPU)
+def test_reported_closeness_is_that_of_the_best_model(project, run_dir):
+    reported = read_json(run_dir / "train_mlps.json")["closeness"]
+    model = restore_model(load_checkpoint(run_dir / "best.pt", ""), run_dir / "best.pt", "", None)
     for split in ("train", "test"):
-        _, measured = load(root, split).split_samples(50)
+        _, measured = load(project, split).split_samples(50)
+        net = measured.nets[0]
         with torch.no_grad():
-            predicted = unpack(net_space(pack(measured.rows, (8, 48))), measured.nets.num_parameters)
-            outputs = [measured.nets.run(rows, measured.samples[..., :3]) for rows in (predicted, measured.rows)]
+            predicted = model.decoder(model.encoder(pack(measured.rows, (8, 48)))).flatten(1)
+            outputs = [net.run(rows, measured.samples[..., :3]) for rows in (predicted, measured.rows)]
         by_hand = ((outputs[0] - outputs[1]).abs() < 0.01).float().mean(1)
         assert reported[split] == pytest.approx(by_hand.tolist(), abs=1e-3)
 
 
-def test_training_stops_at_the_goal_and_goes_on_to_a_higher_one(root, tmp_path):
-    folders = miniature.replace(miniature.folders(tmp_path), lists_dir=miniature.folders(root).lists_dir)
-    config = miniature.train_mlps_config(root, folders=folders, goal=1e-6)
+def test_training_stops_at_the_goal_and_resumes_to_a_higher_one(own_project):
+    config = miniature.train_mlps_config(own_project, folders=elsewhere(own_project, "goal"), goal=1e-6)
     train_mlps.main(config)
-    last = tmp_path / "runs/chairs/mlps/last.pt"
-    assert torch.load(last, weights_only=True)["epoch"] == 2  # the first time it looked
-    train_mlps.main(miniature.replace(config, goal=1.0))
-    assert torch.load(last, weights_only=True)["epoch"] == 6
+    last = config.folders.run("chairs", "mlps") / "last.pt"
+    assert torch.load(last, weights_only=True)["step"] == 4  # the first validation
+    train_mlps.main(miniature.changed(config, goal=1.0))
+    assert torch.load(last, weights_only=True)["step"] == 12
+
+
+def elsewhere(root, name):
+    """Return folders with the project's lists and with runs of their own."""
+    return miniature.replace(miniature.folders(root / name), lists_dir=miniature.folders(root).lists_dir)
+
+
+def test_bfloat16_trains_other_parameters_and_runs_of_two_precisions_do_not_mix(own_project):
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        folders = elsewhere(own_project, precision)
+        config = miniature.train_mlps_config(own_project, folders=folders, num_steps=2, precision=precision)
+        train_mlps.main(config)
+        found[precision] = torch.load(folders.run("chairs", "mlps") / "last.pt", weights_only=True)["1"]
+    assert {value.dtype for state in found.values() for value in state.values()} == {torch.float32}
+    assert any(not torch.equal(found["float32"][name], found["bfloat16"][name]) for name in found["float32"])
+    with pytest.raises(InputError, match="precision bfloat16, now it is float32"):
+        train_mlps.main(miniature.changed(config, precision="float32"))
 
 
 def test_figure_numbers_and_files_along_the_line(run_dir):
-    found = json.loads((run_dir / "interpolate_mlps.json").read_text())
+    found = read_json(run_dir / "interpolate_mlps.json")
     assert len(found["pairs"]) == 2 and found["gamma"] == [0, 0.5, 1]
     for space in ("latent", "weights"):
         for name in ("volume", "pieces", "chamfer_to_start", "chamfer_to_end"):
@@ -106,24 +121,36 @@ def test_figure_numbers_and_files_along_the_line(run_dir):
         assert along["chamfer_to_start"][0] < along["chamfer_to_start"][-1]
     assert {path.suffix for path in run_dir.glob("interpolate_mlps.*")} == {".json", ".pdf", ".png", ".html"}
     assert len(list((run_dir / "shapes").glob("*.ply"))) == 9 and (run_dir / "shapes/interpolate_mlps.glb").is_file()
-    pixels = np.asarray(Image.open(run_dir / "interpolate_mlps.png").convert("L"))
-    assert pixels.std() > 10
 
 
-def test_empty_level_sets_are_counted(monkeypatch, root, tmp_path):
+def test_figure_is_written_and_shows_something(run_dir):
+    assert (run_dir / "interpolate_mlps.pdf").read_bytes().startswith(b"%PDF")
+    assert np.asarray(Image.open(run_dir / "interpolate_mlps.png").convert("L")).std() > 10
+
+
+def test_empty_level_sets_are_counted(monkeypatch, own_project):
     """A level set that is empty, here the one in the middle, is a None among the numbers, counted, and drawn."""
-    config = miniature.interpolate_mlps_config(root)
-    original = interpolate_mlps.mesh_all
+    config = miniature.interpolate_mlps_config(own_project)
+    original = interpolate_mlps.level_sets
 
-    def without_the_middle(nets, rows, config, device):
-        meshes = original(nets, rows, config, device)
+    def without_the_middle(*arguments):
+        meshes = original(*arguments)
         return [meshes[0], trimesh.Trimesh(), meshes[2]] if len(meshes) == 3 else meshes
 
-    monkeypatch.setattr(interpolate_mlps, "mesh_all", without_the_middle)
+    monkeypatch.setattr(interpolate_mlps, "level_sets", without_the_middle)
     found = interpolate_mlps.main(config)
     assert found["latent"]["chamfer_to_start"][1] is None and found["latent"]["pieces"][1] == 0
     assert found["summary"]["latent"]["empty"] >= 2
-    json.loads((root / "runs/chairs/mlps/interpolate_mlps.json").read_text(), parse_constant=pytest.fail)
+    json.loads((own_project / "runs/chairs/mlps/interpolate_mlps.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_lines_between_held_out_shapes_have_files_of_their_own(own_project):
+    before = (own_project / "runs/chairs/mlps/interpolate_mlps.json").read_bytes()
+    found = interpolate_mlps.main(miniature.interpolate_mlps_config(own_project, split="test", num_pairs=1))
+    held_out = {path.stem for path in load(own_project, "test").paths}
+    assert {found["from"], found["to"]} == held_out
+    assert (own_project / "runs/chairs/mlps/interpolate_mlps_test.json").is_file()
+    assert (own_project / "runs/chairs/mlps/interpolate_mlps.json").read_bytes() == before
 
 
 def test_summary(run_dir, capsys):
@@ -136,36 +163,39 @@ def test_summary(run_dir, capsys):
 # Stopped and resumed
 
 
-def test_resumed_fits_equal_unbroken_ones(root, tmp_path, monkeypatch):
+def test_resumed_fits_equal_unbroken_ones(project_folder, tmp_path, monkeypatch):
     """Stopped in the second stack, after a checkpoint."""
-    config = miniature.create_mlp_config(tmp_path, checkpoint_seconds=0)
+    monkeypatch.chdir(tmp_path)
+    config = miniature.create_mlp_config(miniature.HERE, checkpoint_seconds=0)
     with monkeypatch.context() as patch:
-        stop_after(patch, SirenEnsemble, "step", 120 + 31)
+        stop_after(patch, Ensemble, "step", 120 + 31)
         with pytest.raises(Stop):
             create_mlp_dataset.main(config)
     nets = tmp_path / "runs/chairs/nets/siren-adam"
     assert len(list(nets.glob("*.safetensors"))) == 3 and list(nets.glob("*.pt")) and not (tmp_path / "lists").exists()
     create_mlp_dataset.main(config)
     assert not list(nets.glob("*.pt"))
-    for path in sorted((root / "runs/chairs/nets/siren-adam").glob("*.safetensors")):
+    paths = sorted((project_folder / "runs/chairs/nets/siren-adam").glob("*.safetensors"))
+    assert len(paths) == 6
+    for path in paths:
         (state, facts), (resumed, resumed_facts) = read_instance(path), read_instance(nets / path.name)
         assert facts == resumed_facts and all(torch.equal(state[name], resumed[name]) for name in state)
 
 
-def test_resumed_training_equals_unbroken(root, tmp_path, monkeypatch):
-    lists = miniature.folders(root).lists_dir
+def test_resumed_training_equals_unbroken(own_project, monkeypatch):
+    """Stopped between two validations, at a step without a checkpoint."""
 
     def config(which):
-        folders = miniature.replace(miniature.folders(tmp_path / which), lists_dir=lists)
-        return miniature.train_mlps_config(root, folders=folders, prep_noise=0.1, reorder_channels=True)
+        folders = elsewhere(own_project, which)
+        return miniature.train_mlps_config(own_project, folders=folders, prep_noise=0.1, reorder_channels=True)
 
     train_mlps.main(config("unbroken"))
     with monkeypatch.context() as patch:
-        stop_after(patch, train_mlps, "sdf_loss", 7)
+        stop_after(patch, train_mlps, "sdf_losses", 7)
         with pytest.raises(Stop):
             train_mlps.main(config("broken"))
     train_mlps.main(config("broken"))
-    runs = [tmp_path / which / "runs/chairs/mlps" for which in ("unbroken", "broken")]
+    runs = [config(which).folders.run("chairs", "mlps") for which in ("unbroken", "broken")]
     for name in ("last.pt", "best.pt"):
         whole, resumed = (torch.load(run / name, weights_only=True) for run in runs)
         assert whole["best_score"] == resumed["best_score"]
@@ -178,7 +208,9 @@ def test_resumed_training_equals_unbroken(root, tmp_path, monkeypatch):
 # Other inputs
 
 
+@pytest.mark.slow
 def test_a_folder_of_meshes_and_then_of_samples(tmp_path, capsys):
+    """The meshes are prepared by processes of their own, which start slowly."""
     source = tmp_path / "things"
     source.mkdir()
     for i, mesh in enumerate((trimesh.creation.icosphere(3), trimesh.creation.torus(1, 0.4), trimesh.creation.box())):
@@ -193,9 +225,22 @@ def test_a_folder_of_meshes_and_then_of_samples(tmp_path, capsys):
     samples.mkdir()
     for path in (tmp_path / "runs/things/shapes").glob("*.npz"):
         path.rename(samples / path.name)
-    fits = create_mlp_dataset.main(miniature.replace(config, source="deepsdf", dataset=str(samples)))
+    fits = create_mlp_dataset.main(miniature.changed(config, source="deepsdf", dataset=str(samples)))
     assert sorted(fits) == ["thing0", "thing1", "thing2"] and not any("chamfer" in fit for fit in fits.values())
-    train_mlps.main(miniature.train_mlps_config(tmp_path, dataset=str(samples)))
+    found = train_mlps.main(miniature.train_mlps_config(tmp_path, dataset=str(samples)))
+    assert [len(found[split]) for split in ("train", "test")] == [2, 1]
+
+
+def test_samples_of_deepsdf(tmp_path, project_folder):
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    for path in sorted((project_folder / "runs/chairs/shapes").glob("*.npz"))[:3]:
+        (samples / path.name).write_bytes(path.read_bytes())
+    config = miniature.create_mlp_config(tmp_path, source="deepsdf", dataset=str(samples), num_test=1)
+    fits = create_mlp_dataset.main(config)
+    assert len(fits) == 3 and not any("chamfer" in fit for fit in fits.values())
+    found = train_mlps.main(miniature.train_mlps_config(tmp_path, dataset=str(samples)))
+    assert [len(found[split]) for split in ("train", "test")] == [2, 1]
 
 
 def test_too_few_shapes(tmp_path):
@@ -212,16 +257,16 @@ def test_sphere_torus_and_box_through_fit_and_level_set():
         mesh.vertices = (mesh.vertices - centre) * scale
         points = sample_points(mesh, 20_000, rng)
         samples.append(balanced(split_by_sign(points, signed_distance(mesh, points)), 20_000, rng))
-    samples, nets = torch.from_numpy(np.stack(samples)), SirenNets((3, 64, 64, 1))
-    ensemble = SirenEnsemble(nets, nets.start([1, 2, 3]), lambda rows: torch.optim.Adam(rows, 2e-3))
-    keys = instance_keys([(i,) for i in range(3)], CPU)
+    samples, (net,) = torch.from_numpy(np.stack(samples)), TargetNets.sirens((3, 64, 64, 1))
+    ensemble = Ensemble(net, net.start([1, 2, 3]), lambda rows: torch.optim.Adam(rows, 2e-3), squared_errors)
+    keys = device_keys("points of a fit", [(i,) for i in range(3)], CPU)
     for step in range(600):
         ensemble.set_learning_rate(2e-3 * 0.02 ** (step / 600))
-        places = balanced_places(keys, step, 512, 20_000)
-        drawn = samples.gather(1, places[..., None].expand(-1, -1, 4))
+        indices = balanced_indices(keys, step, 512, 20_000)
+        drawn = samples.gather(1, indices[..., None].expand(-1, -1, 4))
         ensemble.step(drawn[..., :3], drawn[..., 3])
     rows, resolution = ensemble.rows.detach(), 32
-    for fit, mesh in zip(level_sets(lambda points: nets.run(rows, points), resolution, CPU), solids):
+    for fit, mesh in zip(level_sets(lambda points: net.run(rows, points), resolution, CPU), solids):
         assert chamfer_distance(fit, mesh, 10_000, (0,)) < 2 / (resolution - 1)
         assert mesh_facts(fit)["volume"] == pytest.approx(mesh.volume, rel=0.05)
 

@@ -52,7 +52,8 @@ def refuse_other_constants(path: Path, saved: dict[str, Any], now: dict[str, Any
     """Raise InputError, naming the first difference, if a checkpoint was made with other constants or data than now."""
     if not isinstance(saved, dict):
         raise InputError(f"{path} does not say with which constants it was made; delete it to start over")
-    for name, value in now.items():
+    # One that is not among the saved ones last: --num-steps is missing because --schedule is another.
+    for name, value in sorted(now.items(), key=lambda item: item[0] not in saved):
         if saved.get(name) != value:
             raise InputError(
                 f"{path} was made with {name} {saved.get(name)}, now it is {value}; use the same, or delete it to start over"
