@@ -28,7 +28,7 @@ PHOTOS, CIFAR = ((1, 8, 8), 10), ((3, 32, 32), 10)
 M, B = 3, 6
 
 
-@pytest.mark.parametrize("form", ["channels", "batch", "alone"])
+@pytest.mark.parametrize("form", ["channels", "alone"])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(
     ("name", "on"),
