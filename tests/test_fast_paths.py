@@ -1,4 +1,4 @@
-"""Whole steps of every script that trains, and instances in every form, against benchmarks/plain.py: outputs and gradients."""
+"""Whole steps of the scripts that train, and instances in every form, against benchmarks/plain.py, with gradients."""
 
 from copy import deepcopy
 from functools import partial

@@ -1,4 +1,4 @@
-"""Many instances at once against the same instances one by one, as plain PyTorch nets, in float64; architectures of one's own."""
+"""Many instances at once against the same one by one, as plain PyTorch nets, in float64; architectures of one's own."""
 
 import re
 from functools import partial
