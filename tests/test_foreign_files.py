@@ -46,6 +46,11 @@ def line(path, old, new):
     return lambda root: (root / path).write_text((root / path).read_text().replace(old, new))
 
 
+def change_last_line(path, old, new):
+    *first, last = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*first, last.replace(old, new)]))
+
+
 def cut(path, size):
     return lambda root: (root / path).write_bytes((root / path).read_bytes()[:size])
 
@@ -348,25 +353,25 @@ TABLE = {
         "project",
         saved(BEST, set_to("0", "conv1.0.bias", "none")),
         ("eval_single",),
-        "no NetSpace checkpoint",
+        ("best.pt", "not a NetSpace checkpoint"),
     ),
     "checkpoint without a decoder": (
         "project",
         saved(BEST, set_to("1", None)),
         ("eval_single",),
-        "no NetSpace checkpoint",
+        ("best.pt", "not a NetSpace checkpoint"),
     ),
     "checkpoint of strange sizes": (
         "project",
         saved(BEST, set_to("sizes", {"colour": 3})),
         ("eval_single",),
-        "no NetSpace checkpoint",
+        ("best.pt", "not a NetSpace checkpoint"),
     ),
     "checkpoint that is an instance": (
         "project",
         saved(BEST, lambda _: {"fc.bias": torch.zeros(3)}),
         ("visualize_prep",),
-        "no NetSpace checkpoint",
+        ("best.pt", "not a NetSpace checkpoint"),
     ),
     "checkpoint that is nowhere": ("project", nothing, ("eval_single", "--checkpoint", "a.pt"), "no checkpoint a.pt"),
     "checkpoint of one architecture": (
@@ -401,7 +406,7 @@ TABLE = {
         "project",
         saved(IN_TRAINING, lambda _: {"constants": {}, "indices": [0], "facts": [{}]}),
         (*CREATE, "--lists-dir", "new"),
-        "it has no steps",
+        "it has no ensemble",
     ),
     "stack of other constants": (
         "project",
@@ -450,16 +455,24 @@ TABLE = {
         ("scalars.jsonl", "not scalars"),
     ),
     # SIRENs
-    "SIREN list with another net": ("project", line(MLP_TEST, "siren;", "mlp;"), INTERPOLATE, "names no SIREN"),
+    "SIREN list with another net": (
+        "project",
+        line(MLP_TEST, "siren;l3,16,16,1", "lenetlike;d0"),
+        INTERPOLATE,
+        ("line 1", "SIREN"),
+    ),
     "SIREN list of mixed widths": (
         "project",
-        lambda root: line(MLP_TEST, (root / MLP_TEST).read_text(), (root / MLP_TEST).read_text().replace("16", "8", 1))(
-            root
-        ),
+        lambda root: change_last_line(root / MLP_TEST, "16", "8"),
         INTERPOLATE,
         "list one size",
     ),
-    "SIREN list of other widths": ("project", line(MLP_TEST, "16", "8"), INTERPOLATE, "is no SIREN of widths"),
+    "SIREN list of other widths": (
+        "project",
+        line(MLP_TEST, "16", "8"),
+        INTERPOLATE,
+        ("'mlp.0.weight' is (16, 3)", "(8, 3)"),
+    ),
     "SIREN list of no width": ("project", line(MLP_TEST, "16", "0"), INTERPOLATE, "SIREN widths"),
     "SIREN list that is empty": ("project", text(MLP_TEST, ""), INTERPOLATE, "is empty"),
     "SIREN list that is no text": ("project", text(MLP_TEST, b"\xff\xff"), INTERPOLATE, "cannot be read as text"),
@@ -495,8 +508,8 @@ TABLE = {
     "SIRENs larger than the PRep": (
         "project",
         nothing,
-        ("train_mlps", "--prep-shape", "4", "8"),
-        "holds 32 parameters",
+        ("train_mlps", "--num-measured", "50", "--prep-shape", "4", "8"),
+        ("4x8", "385"),
     ),
     "a grid of one point": (
         "project",
@@ -515,7 +528,7 @@ TABLE = {
         "project",
         text("runs/chairs/shapes/made_with.json", "{"),
         ("create_mlp_dataset",),
-        ("made_with.json is no JSON", "move"),
+        ("made_with.json", "move"),
     ),
     "samples that are no .npz": ("nothing", both(npz("b"), text("sdf/a.npz", "x")), DEEPSDF, "a.npz cannot be read"),
     "samples that run code": (
@@ -594,7 +607,7 @@ TABLE = {
         "nothing",
         cifar(train_images=np.array([Trap()], object)),
         ("create_nets_dataset_single", "cifar10"),
-        ("cifar10.npz does not hold", "delete it"),
+        ("cifar10.npz", "delete it"),
     ),
     "CIFAR-10 of 11 classes": (
         "nothing",
@@ -640,8 +653,13 @@ TABLE = {
         "--learning-rate nan",
     ),
     "an infinite rate": ("nothing", nothing, ("train_multi_arch", "--learning-rate", "inf"), "--learning-rate inf"),
-    "a negative seed": ("nothing", nothing, ("train_latspace_single", "--seed", "-1"), "--seed -1: must be 0 or more"),
-    "a seed too large": ("nothing", nothing, ("train_mlps", "--seed", str(2**63)), "too large"),
+    "a negative seed": ("nothing", nothing, ("train_latspace_single", "--seed", "-1"), "--seed -1"),
+    "a seed too large": (
+        "nothing",
+        nothing,
+        ("train_mlps", "--seed", str(2**63)),
+        ("--seed 9223372036854775808", "9223372036854775807"),
+    ),
     "half a step": ("nothing", nothing, ("train_mlps", "--num-steps", "1.5"), ("--num-steps", "1.5")),
     "a list that is unknown": ("nothing", nothing, ("interpolate_mlps", "--split", "val"), ("--split", "val")),
     "a folder that is a file": (
