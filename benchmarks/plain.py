@@ -131,7 +131,7 @@ def predict(model: PrepAutoencoder, rows: Tensor) -> Tensor:
 
 
 def divergence(predicted: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Compute KL(target || predicted) at a temperature, times its square, from logits (B, classes), mean over images."""
+    """Compute KL(target || predicted) at a temperature, times its square, mean over images of logits (B, classes)."""
     p, t = F.log_softmax(predicted / temperature, dim=1), F.softmax(target / temperature, dim=1)
     return F.kl_div(p, t, reduction="batchmean") * temperature**2
 

@@ -1,7 +1,7 @@
 """Weights and inputs from numpy's generators, and which numbers of an output are stored.
 
-This is for write.py, which ran with the old code, and for tests/test_old_outputs.py, which runs with the present one. So
-nothing of the project is imported here."""
+For write.py, which ran with the old code, and tests/test_old_outputs.py, which runs with the present one. So nothing of
+the project is imported here."""
 
 import math
 from collections.abc import Mapping
@@ -25,7 +25,8 @@ def normal(*shape: int, seed: int) -> Tensor:
 def state(shapes: Mapping[str, tuple[int, ...]], m: int, seed: int, gain: float = 1.0) -> dict[str, Tensor]:
     """Draw entries (M, *shape) of a state dict with these names and shapes, in the order of the names.
 
-    Matrices and kernels have the scale gain/sqrt(fan in), so that activations are of ordinary size. Variances are positive.
+    Matrices and kernels have the scale gain/sqrt(fan in), so that activations are of ordinary size. Variances are
+    positive.
     """
     rng, drawn = np.random.default_rng(seed), {}
     for name in sorted(shapes):
@@ -56,7 +57,7 @@ def fill(module: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 
 def summary(values: Tensor, first: int = 24) -> Tensor:
-    """Return the first numbers of an output, its mean, its root mean square and two sums that depend on every position."""
+    """Return the first numbers of an output, its mean, root mean square, and two sums that depend on all positions."""
     flat = values.detach().double().flatten()
     position = torch.arange(len(flat), dtype=torch.float64)
     sums = [(flat * wave(position)).sum() / math.sqrt(len(flat)) for wave in (torch.cos, torch.sin)]
