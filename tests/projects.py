@@ -55,9 +55,7 @@ def _made(tmp_path_factory) -> tuple[Path, Everything]:
         for part in (*made.values(), run(root, "last")):
             for name, ran in part.items():
                 before = everything.get(name, replace(ran, stderr="", files={}))
-                everything[name] = replace(
-                    ran, stderr=before.stderr + ran.stderr, files={**before.files, **ran.files}
-                )
+                everything[name] = replace(ran, stderr=before.stderr + ran.stderr, files={**before.files, **ran.files})
         return everything
 
     return base / "project", once(base / "project", join)

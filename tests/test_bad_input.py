@@ -174,7 +174,13 @@ def test_a_script_names_the_one_that_should_have_run_before(tmp_path):
         refused(script, cwd=tmp_path, match=create)
     for script in ("train_mlps", "interpolate_mlps"):
         refused(script, cwd=tmp_path, match="python create_mlp_dataset.py chairs")
-    of_several = ("eval_multi", "interpolate_multi_arch", "visualize_prep", "train_latspace_multi", "eval_latspace_multi")
+    of_several = (
+        "eval_multi",
+        "interpolate_multi_arch",
+        "visualize_prep",
+        "train_latspace_multi",
+        "eval_latspace_multi",
+    )
     for setting in ("multi", "missing"):
         for script in ("train_multi_arch", *of_several):
             made_by = "python create_nets_dataset_multi.py photos"

@@ -123,7 +123,10 @@ def check_instances(job, runs, reference):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "jobs"),
-    [(2, ("single", "multi", "missing", "mlps")), (4, ("single", "single of 3", "weights", "both", "multi of 5", "multi"))],
+    [
+        (2, ("single", "multi", "missing", "mlps")),
+        (4, ("single", "single of 3", "weights", "both", "multi of 5", "multi")),
+    ],
 )
 def test_net_spaces_of_several_ranks_are_those_of_one(root, number, jobs):
     """Meta-batches of 2 to 8 targets, with and without boundary pairs: some ranks have no part of some."""
@@ -213,7 +216,10 @@ def test_ranks_train_every_instance_once(number, instances, side_by_side):
             patch.setenv("WORLD_SIZE", str(of_ranks))
             for rank in range(of_ranks):
                 patch.setenv("RANK", str(rank))
-                found += [[plan.index for plan in stack.plans] for stack in Zoo(Config(SideBySide(side_by_side))).stacks(plans)]
+                found += [
+                    [plan.index for plan in stack.plans]
+                    for stack in Zoo(Config(SideBySide(side_by_side))).stacks(plans)
+                ]
         return sorted(found)
 
     plans = plan_instances(instances, [1, 2], Path("nowhere"), {}, seed=0)
