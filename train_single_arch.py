@@ -1,7 +1,7 @@
 """Train NetSpace on many instances of one architecture (paper Sec. III and IV, "Single-Architecture", eq. 1).
 
     python train_single_arch.py                           # photos
-    python train_single_arch.py cifar10 --num-steps 93600 # the paper's sizes
+    python train_single_arch.py cifar10                   # the paper's sizes
     python train_single_arch.py --objective weights       # instead of behaviour
 
 Needs the instances of create_nets_dataset_single.py. Writes runs/<dataset>/single/ (the folder of another objective has its
@@ -55,6 +55,7 @@ PRESETS = {
         Optim(num_steps=2940, learning_rate=3e-3, schedule="one-cycle", clip_norm=1.0, validate_every=98),
         Start(affine_start="instance", affine_quantile=0.8),
         Views(prep_noise=0.3, reorder_channels=True),
+        temperature=2.0,
         image_batch=64,
     ),
     "cifar10": Config("cifar10", Sizes((8, 10_000))),

@@ -3,11 +3,11 @@
     python -m benchmarks.speed                      # everything
     python -m benchmarks.speed --only single multi  # some cases, by name; "growth" is the figure
 
-Prints a table and writes runs/benchmarks/speed.{md,json} and growth.{pdf,png}. Each way runs in a separate process, ours with
-the memory settings of every script. Both take turns, so a ratio compares neighbours in time. Seeds are fixed, one step warms up,
-and numbers are medians with [range]. Peak memory is what the process grows by (on a GPU: what its tensors take). The floor is a
-step's sums and products at the rate of this machine's matrix product of 2048 x 2048. If other jobs run, set OMP_NUM_THREADS=1:
-threads that wait for each other take many times as long."""
+Prints a table and writes runs/benchmarks/speed.{md,json} and growth.{pdf,png}. Each way runs in a separate process,
+ours with the memory settings of every script. Both take turns, so a ratio compares neighbours in time. Seeds are fixed,
+one step warms up, and numbers are medians with [range]. Peak memory is what the process grows by (on a GPU: what its
+tensors take). The floor is a step's sums and products at the rate of this machine's matrix product of 2048 x 2048. If
+other jobs run, set OMP_NUM_THREADS=1: threads that wait for each other take many times as long."""
 
 import argparse
 import multiprocessing

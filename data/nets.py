@@ -151,7 +151,10 @@ def architecture_of(kind: str, arguments: list[str], where: str) -> Architecture
             raise InputError(
                 f"{where}: {kind};{';'.join(arguments)} is not a SIREN; expected siren;lWIDTHS;sDATASET;PATH"
             )
-        return siren(tuple(int(width) for width in widths[1].split(",")))
+        try:
+            return siren(tuple(int(width) for width in widths[1].split(",")))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
     entry = ";".join([kind, *arguments])
     known = {architecture.list_entry: architecture for architecture in ARCHITECTURES.values()}
     if entry not in known:

@@ -1,4 +1,6 @@
-"""Image sets: splits, augmentation against a slow reference, own folders, caches."""
+"""Image sets: batches, augmentation against a slow reference, splits, own folders, caches."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data import photos
-from data.images import Epoch, make_images
+from data.images import Batches, ImageSet, make_images, split_by_class
 from data.load import load_images
 from data.photos import load_photos
-from data.splits import split_by_class
 from models.errors import InputError
 
 CPU = torch.device("cpu")
@@ -45,20 +46,73 @@ def test_crop_and_flip_is_pad_crop_mirror_normalize(seed, channels, padding):
             torch.testing.assert_close(out[m, b].double(), torch.from_numpy(reference.copy()), atol=1e-6, rtol=1e-6)
 
 
-def test_an_epoch_shows_every_image_once_and_does_not_depend_on_its_company():
-    images = some_images()
-    together, alone = Epoch(images, [(0, 1), (0, 2)], 4), Epoch(images, [(0, 2)], 4)
-    assert len(together) == 3
-    assert all(sorted(order.tolist()) == list(range(12)) for order in together.order)
-    for i in range(3):
-        for ours, reference in zip(together.batch(i, torch.tensor([1])), alone.batch(i)):
+def assert_same_batches(batches, others, steps):
+    """Compare images and labels of several steps."""
+    for step in steps:
+        for ours, reference in zip(batches.batch(step), others.batch(step)):
             assert torch.equal(ours, reference)
-    assert not torch.equal(together.order[0], together.order[1])
+
+
+@given(st.integers(1, 12), st.integers(0, 99))
+def test_a_pass_shows_every_image_once_in_another_order_to_every_instance(batch_size, seed):
+    images = some_images()
+    batches = Batches(images, [(seed, 1), (seed, 2)], batch_size)
+    assert batches.per_pass == 12 // batch_size
+    orders = []
+    for number in range(3):
+        steps = range(number * batches.per_pass, (number + 1) * batches.per_pass)
+        index = torch.cat([batches.views(step)[0] for step in steps], 1)
+        for row in index.tolist():  # images that do not fill a last batch are left out
+            assert len(row) == batch_size * batches.per_pass and len(set(row)) == len(row)
+        orders += [tuple(row) for row in index.tolist()]
+    if batches.per_pass * batch_size >= 8:
+        assert len(set(orders)) == 6
+
+
+def test_a_batch_is_its_images_cropped_and_mirrored_as_drawn():
+    images = some_images(padding=2)
+    batches = Batches(images, [(0, 1), (0, 2)], 4)
+    index, offset, flip = (torch.cat(each, 1) for each in zip(*(batches.views(step) for step in range(300))))
+    assert offset.shape == (2, 1200, 2) and set(offset.flatten().tolist()) == set(range(5)) and flip.dtype == torch.bool
+    assert flip.float().mean(1).tolist() == pytest.approx([0.5, 0.5], abs=0.06)
+    assert offset.float().mean((1, 2)).tolist() == pytest.approx([2, 2], abs=0.1)
+    x, labels = batches.batch(7)
+    index, offset, flip = batches.views(7)
+    assert torch.equal(x, images.crop_and_flip(index, offset, flip)) and torch.equal(labels, images.labels[index])
+
+
+def test_the_step_alone_determines_a_batch():
+    """Neither the instances beside it nor what was drawn before change it."""
+    images = some_images()
+    together, alone = Batches(images, [(0, 1), (0, 2)], 4), Batches(images, [(0, 2)], 4)
+    for step in (0, 1, 2, 3, 7, 4, 100, 3):
+        fresh = Batches(images, [(0, 1), (0, 2)], 4)
+        assert_same_batches(together, fresh, [step])
+        for ours, reference in zip(together.batch(step), alone.batch(step)):
+            assert torch.equal(ours[1:], reference)
+    assert not torch.equal(*together.views(0)[0])
+
+
+@pytest.mark.parametrize("step", [0, 1, 4])
+def test_instances_that_are_removed_leave_the_others_batches_as_they_are(step):
+    batches = Batches(some_images(), [(0, i) for i in range(4)], 4)
+    if step:
+        batches.batch(step - 1)
+    batches.remove(1)
+    batches.remove(2)
+    assert_same_batches(batches, Batches(some_images(), [(0, 3)], 4), range(step, step + 6))
+
+
+def test_one_key_is_shared_by_all_instances():
+    batches = Batches(some_images(), [(5,)], 4)
+    for ours, reference in zip(batches.shared(2), batches.batch(2)):
+        assert torch.equal(ours, reference[0])
 
 
 def test_a_batch_larger_than_the_set_is_refused():
+    Batches(some_images(), [(0,)], 12)
     with pytest.raises(InputError, match="13.*12"):
-        Epoch(some_images(), [(0,)], 13)
+        Batches(some_images(), [(0,)], 13)
 
 
 @given(st.integers(2, 6), st.integers(5, 40), st.integers(0, 9))
@@ -80,24 +134,23 @@ def test_photos_tiles_cut_the_halved_photograph_side_by_side():
             assert np.abs(blocks[block, tile] - halved).max() <= 0.5 + 1e-6  # rounded to uint8
 
 
-def test_photos_splits_are_whole_blocks_of_the_stated_shares():
+def test_photos_splits_are_whole_blocks_of_the_stated_fractions():
     images = load_photos()
     counts = np.stack([np.bincount(split.labels, minlength=10) for split in (images.train, images.val, images.test)])
     assert (counts % 4 == 0).all()
-    shares = counts / counts.sum(0)
-    assert np.abs(shares - [[0.7], [0.1], [0.2]]).max() < 0.01
+    assert np.abs(counts / counts.sum(0) - [[0.7], [0.1], [0.2]]).max() < 0.01
     per_photo = [photos.tile_blocks(name)[..., 0].size // 64 for name in photos.PHOTOGRAPHS]
     assert counts.sum(0).tolist() == per_photo
-    # Dealt, not copied: the splits together are the photographs' tiles, each once.
+    # The splits together are the photographs' tiles, each once.
     for label, name in enumerate(photos.PHOTOGRAPHS):
-        dealt = np.concatenate(
+        split = np.concatenate(
             [
-                split.pixels[split.labels == label].numpy().reshape(-1, 64)
-                for split in (images.train, images.val, images.test)
+                each.pixels[each.labels == label].numpy().reshape(-1, 64)
+                for each in (images.train, images.val, images.test)
             ]
         )
         cut = photos.tile_blocks(name).reshape(-1, 64)
-        assert np.array_equal(dealt[np.lexsort(dealt.T)], cut[np.lexsort(cut.T)])
+        assert np.array_equal(split[np.lexsort(split.T)], cut[np.lexsort(cut.T)])
 
 
 def write_png(path, side=32, seed=0, width=None):
@@ -120,6 +173,18 @@ def test_a_folder_of_class_folders_is_a_data_set(tmp_path, side):
     assert (images.name, images.image_shape, images.class_names) == ("pets", (3, side, side), ("cat", "dog", "emu"))
     assert [len(split) for split in (images.train, images.val, images.test)] == [12, 3, 6]
     assert images.train.padding == side // 8
+
+
+def test_a_fingerprint_is_that_of_training_and_validation():
+    split = some_images()
+    images = ImageSet("own", split, split, split, ("a",) * 10)
+    darker = replace(split, pixels=split.pixels // 2)
+    assert images.fingerprint == replace(images, test=darker).fingerprint
+    assert (
+        len({images.fingerprint, replace(images, train=darker).fingerprint, replace(images, val=darker).fingerprint})
+        == 3
+    )
+    assert images.image_shape == (3, 8, 8) and images.facts()["class_names"] == ["a"] * 10
 
 
 def test_wrong_folders_are_refused_by_name(tmp_path):
@@ -153,7 +218,7 @@ def write_cifar10(folder, train=50, test=10):
     )
 
 
-def test_cifar10_comes_from_its_cache_and_keeps_a_fifth_for_validation(tmp_path):
+def test_cifar10_comes_from_its_cache_with_a_fifth_for_validation(tmp_path):
     write_cifar10(tmp_path)
     images = load_images("cifar10", tmp_path, CPU)
     assert [len(split) for split in (images.train, images.val, images.test)] == [40, 10, 10]

@@ -1,96 +1,144 @@
+"""Losses against their equations in the paper, one image and one class at a time; the objectives of NetSpace; the teacher."""
+
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import train_multi_arch
-from models.architecture_pool import ArchitecturePool
-from models.instances import ArchitectureOnImages
-from models.prep import Layout, pack
+from data.images import Batches
+from data.nets import NetsDataset
+from data.photos import load_photos
+from evaluation.spaces import Space
+from models.instances import TargetNet, TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
-from models.registry import ARCHITECTURES
-from models.symmetries import reordering
+from models.rows import Layout, reordering
+from models.target_nets import ARCHITECTURES, architectures_by_class_id
+from tests.conftest import instances_in_float64
 from training.losses import (
+    OBJECTIVES,
+    Given,
+    Teacher,
     boundary_pairs,
     class_id_losses,
-    distillation_loss,
+    distillation_losses,
     interpolate_boundaries,
     interpolation_factors,
     parameter_scales,
+    sdf_losses,
     teacher_losses,
     weight_losses,
 )
+from training.runtime import mixed_precision
+
+PHOTOS = ((1, 8, 8), 10)
 
 
-def plain_loss(predicted, target, temperature):
-    """Eq. 1, one image and one class at a time."""
+def plain_distillation(predicted, target, temperature):
+    """Compute eq. 1 for one instance, one image and one class at a time."""
     total = 0.0
-    for p_net, t_net in zip(predicted.tolist(), target.tolist()):
-        for p, t in zip(p_net, t_net):
-            p_sum = sum(math.exp(value / temperature) for value in p)
-            t_sum = sum(math.exp(value / temperature) for value in t)
-            for p_value, t_value in zip(p, t):
-                t_prob, p_prob = math.exp(t_value / temperature) / t_sum, math.exp(p_value / temperature) / p_sum
-                total += t_prob * (math.log(t_prob) - math.log(p_prob))
-    return total * temperature**2 / (predicted.shape[0] * predicted.shape[1])
+    for p, t in zip(predicted.tolist(), target.tolist()):
+        for p_prob, t_prob in zip(softmax(p, temperature), softmax(t, temperature)):
+            total += t_prob * (math.log(t_prob) - math.log(p_prob))
+    return total * temperature**2 / len(predicted)
 
 
-def test_distillation_loss_is_eq_1():
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_distillation_losses_are_eq_1(temperature):
     predicted, target = 3 * torch.randn(2, 3, 4, 5, dtype=torch.float64)
-    for temperature in (1.0, 4.0):
-        reference = torch.tensor(plain_loss(predicted, target, temperature), dtype=torch.float64)
-        torch.testing.assert_close(distillation_loss(predicted, target, temperature), reference)
+    losses = distillation_losses(predicted, target, temperature)
+    reference = [plain_distillation(*pair, temperature) for pair in zip(predicted, target)]
+    assert losses.tolist() == pytest.approx(reference)
+    of_one = distillation_losses(predicted, target[:1], temperature)
+    reference = [plain_distillation(one, target[0], temperature) for one in predicted]
+    assert of_one.tolist() == pytest.approx(reference)
 
 
 def test_the_target_is_the_first_argument_of_the_divergence():
     a, b = torch.tensor([[[4.0, 0.0]]]), torch.tensor([[[0.0, 0.0]]])
-    assert distillation_loss(a, b, 1.0) != distillation_loss(b, a, 1.0)
+    assert distillation_losses(a, b, 1.0) != distillation_losses(b, a, 1.0)
 
 
-def test_loss_is_zero_at_the_target_and_for_shifted_logits_and_positive_elsewhere():
+def test_distillation_is_zero_at_the_target_and_for_shifted_logits_and_positive_elsewhere():
     target = torch.randn(2, 3, 5, dtype=torch.float64)
-    assert distillation_loss(target + 7, target, 4.0).abs() < 1e-12
-    assert distillation_loss(target + torch.randn_like(target), target, 4.0) > 0
+    assert (distillation_losses(target + 7, target, 4.0).abs() < 1e-12).all()
+    assert (distillation_losses(target + torch.randn_like(target), target, 4.0) > 0).all()
 
 
 def test_half_precision_logits_are_compared_in_float32():
     predicted, target = torch.randn(2, 2, 3, 5).bfloat16()
-    loss = distillation_loss(predicted, target, 4.0)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, distillation_loss(predicted.double(), target.double(), 4.0).float())
+    losses = distillation_losses(predicted, target, 4.0)
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(losses, distillation_losses(predicted.double(), target.double(), 4.0).float())
+
+
+def test_sdf_losses_are_eq_2():
+    predicted, target = torch.randn(2, 3, 8, dtype=torch.float64)
+    reference = [sum((x - y) ** 2 for x, y in zip(*pair)) / 8 for pair in zip(predicted.tolist(), target.tolist())]
+    assert sdf_losses(predicted, target).tolist() == pytest.approx(reference)
+
+
+def plain_weight_losses(parts, rows, predicted, target):
+    """Compute squared errors in units of the standard deviation of each part of a row, one number at a time."""
+    total = [0.0] * len(target)
+    for part in parts:
+        values = [row[i] for row in rows.tolist() for i in part]
+        mean = sum(values) / len(values)
+        variance = sum((value - mean) ** 2 for value in values) / len(values)
+        for m in range(len(target)):
+            for i in part:
+                total[m] += (predicted[m, i].item() - target[m, i].item()) ** 2 / (variance or 1.0)
+    return [each / sum(map(len, parts)) for each in total]
 
 
 def test_weight_losses_are_squared_errors_in_units_of_each_tensors_standard_deviation():
     layout = Layout(("weight", "bias", "constant"), ((2, 3), (2,), (1,)))
     rows = torch.randn(5, 9, dtype=torch.float64) * torch.tensor([3.0] * 6 + [0.1] * 2 + [0.0])
     predicted, target = torch.randn(2, 4, 9, dtype=torch.float64)
-    places = (range(0, 6), range(6, 8), range(8, 9))
-    total = [0.0] * 4
-    for place in places:
-        values = [row[i] for row in rows.tolist() for i in place]
-        mean = sum(values) / len(values)
-        variance = sum((value - mean) ** 2 for value in values) / len(values)
-        for m in range(4):
-            for i in place:
-                total[m] += (predicted[m, i].item() - target[m, i].item()) ** 2 / (variance or 1.0)
     scales = parameter_scales(layout, rows)
-    assert weight_losses(predicted, target, scales).tolist() == pytest.approx([each / 9 for each in total])
+    reference = plain_weight_losses((range(0, 6), range(6, 8), range(8, 9)), rows, predicted, target)
+    assert weight_losses(predicted, target, scales).tolist() == pytest.approx(reference)
     assert weight_losses(target, target, scales).tolist() == [0.0] * 4
+    wider = torch.cat([predicted, torch.randn(4, 3)], 1)  # predicted rows are as wide as a PRep
+    assert weight_losses(wider, target, scales).tolist() == pytest.approx(reference)
 
 
 @pytest.mark.parametrize("name", ["lenetlike", "resnet8"])
 def test_another_order_of_hidden_channels_leaves_weight_losses_as_they_are(name):
-    nets = ArchitectureOnImages(ARCHITECTURES[name], (1, 8, 8), 10)
-    rows = nets.fuse(nets.start([0, 1, 2, 3])).double()
-    index = reordering(nets.layout, nets.fused.hidden_channels(), (1,))
+    net = TargetNet(ARCHITECTURES[name], *PHOTOS)
+    rows = net.fuse(net.start([0, 1, 2, 3])).double()
+    index = reordering(net.layout, net.hidden_channels(), np.random.default_rng(1))
     assert not torch.equal(index, torch.arange(len(index)))
     losses, reordered = (
-        weight_losses(each[:2], each[2:], parameter_scales(nets.layout, each)) for each in (rows, rows[:, index])
+        weight_losses(each[:2], each[2:], parameter_scales(net.layout, each)) for each in (rows, rows[:, index])
     )
     torch.testing.assert_close(losses, reordered)
+
+
+def test_objectives_are_behaviour_weights_and_their_sum():
+    """Each against one instance, image and class at a time, from rows as wide as a PRep."""
+    net, state = instances_in_float64("lenetlike", *PHOTOS, m=4)
+    target = net.fuse(state)
+    predicted = torch.cat([target + 0.1 * torch.randn_like(target), torch.randn(4, 6)], 1).requires_grad_()
+    images, scales = torch.randn(3, *PHOTOS[0], dtype=torch.float64), parameter_scales(net.layout, target)
+    given = Given(net, images, 2.0, scales)
+    pairs = zip(predicted, target)
+    behaviour = [plain_distillation(*(net.module(row)(images) for row in pair), 2.0) for pair in pairs]
+    ends = np.cumsum([0, *net.layout.sizes])
+    parts = [range(start, end) for start, end in zip(ends, ends[1:])]
+    weights = plain_weight_losses(parts, target, predicted, target)
+    both = [one + other for one, other in zip(behaviour, weights)]
+    for name, reference in (("behaviour", behaviour), ("weights", weights), ("both", both)):
+        losses = OBJECTIVES[name](predicted, target, given)
+        assert losses.tolist() == pytest.approx(reference), name
+        (gradient,) = torch.autograd.grad(losses[0], predicted)
+        assert (gradient[0] != 0).any() and (gradient[1:] == 0).all()
+        assert (gradient[:, net.num_parameters :] == 0).all()
+    assert set(OBJECTIVES) == {"behaviour", "weights", "both"}
 
 
 def softmax(logits, temperature=1.0):
@@ -99,7 +147,7 @@ def softmax(logits, temperature=1.0):
 
 
 def plain_kd(predicted, teacher, labels, temperature, alpha):
-    """Eq. 3-5 for one instance, one image and one class at a time."""
+    """Compute eq. 3-5 for one instance, one image and one class at a time."""
     divergence = cross_entropy = 0.0
     for p, t, label in zip(predicted.tolist(), teacher.tolist(), labels.tolist()):
         p_soft, t_soft = softmax(p, temperature), softmax(t, temperature)
@@ -119,7 +167,7 @@ def test_teacher_losses_are_eq_3_to_5(alpha):
 
 def test_class_id_losses_are_eq_6():
     logits = torch.randn(3, 4, dtype=torch.float64)
-    reference = [-math.log(softmax(one)[wished]) for one, wished in zip(logits.tolist(), [3, 0, 1])]
+    reference = [-math.log(softmax(one)[desired]) for one, desired in zip(logits.tolist(), [3, 0, 1])]
     torch.testing.assert_close(class_id_losses(logits, [3, 0, 1]), torch.tensor(reference, dtype=torch.float64))
 
 
@@ -139,10 +187,10 @@ def test_interpolated_embeddings_and_class_ids_are_eq_7_and_12(num_class_ids, nu
     for low, high in pairs:
         for i in range(1, num_class_ids - 1):
             gamma = i / (num_class_ids - 1)
-            wished = (1 - gamma) * 0 + gamma * (num_class_ids - 1)
-            reference.append((wished, (1 - gamma) * embeddings[low] + gamma * embeddings[high]))
+            desired = (1 - gamma) * 0 + gamma * (num_class_ids - 1)
+            reference.append((desired, (1 - gamma) * embeddings[low] + gamma * embeddings[high]))
     assert between.shape == (num_pairs * (num_class_ids - 2), 5)
-    assert class_ids == pytest.approx([wished for wished, _ in reference])
+    assert class_ids == pytest.approx([desired for desired, _ in reference])
     for ours, (_, plain) in zip(between, reference):
         torch.testing.assert_close(ours, plain)
     assert interpolation_factors(4) == pytest.approx([1 / 3, 2 / 3])
@@ -150,35 +198,51 @@ def test_interpolated_embeddings_and_class_ids_are_eq_7_and_12(num_class_ids, nu
 
 @pytest.mark.parametrize("class_ids", [[0, 3, 0, 2, 3], [1, 3, 2], [0]], ids=["four pairs", "no pair", "one alone"])
 def test_the_losses_of_a_step_are_the_sums_of_eq_5_6_and_11_one_instance_at_a_time(class_ids):
-    prep_shape = (8, 3688)
-    pool = ArchitecturePool((1, 8, 8), 10, prep_shape)
-    net_space = PrepAutoencoder(
-        Sizes(prep_shape, emb_size=64, grid=8, row_length=16, row_channels=4), len(pool)
-    ).double()
-    net_space.decoder.scalelayer.start_at(0.1 * torch.randn(prep_shape), 0.01)
-    for nets in pool.nets:
-        nets.fused.double()
-    preps = torch.cat([pack(pool[i].fuse(pool[i].start([n])).double(), prep_shape) for n, i in enumerate(class_ids)])
+    nets = TargetNets.on_images(architectures_by_class_id(), *PHOTOS)
+    sizes = Sizes((8, 3688), emb_size=64, grid=8, row_length=16, row_channels=4)
+    model = PrepAutoencoder(sizes, len(nets)).double()
+    model.decoder.scalelayer.start_at(0.1 * torch.randn(8, 3688), 0.01)
+    rows = torch.zeros(len(class_ids), 29_474, dtype=torch.float64)
+    for n, class_id in enumerate(class_ids):
+        row = nets[class_id].fuse(nets[class_id].start([n]))[0]
+        rows[n, : len(row)] = row
     x, teacher = torch.randn(6, 1, 8, 8, dtype=torch.float64), torch.randn(6, 10, dtype=torch.float64)
     labels = torch.randint(10, (6,))
     config = replace(train_multi_arch.PRESETS["photos"], temperature=4.0, alpha=0.9)
 
-    def of_one(embedding, wished):
-        class_logits = net_space.classifier(embedding[None])[0]
-        nets = pool[class_logits.argmax().item()]
-        row = net_space.decoder(embedding[None]).flatten()[: nets.num_parameters]
-        logits = nets.run(row[None], x)[0]
-        return plain_kd(logits, teacher, labels, 4.0, 0.9), -math.log(softmax(class_logits.tolist())[wished])
+    def of_one(embedding, desired):
+        class_logits = model.classifier(embedding[None])[0]
+        predicted_id = class_logits.argmax().item()
+        logits = nets[predicted_id].module(model.decode(embedding[None])[0].detach()).double()(x)
+        right = predicted_id == desired
+        return plain_kd(logits, teacher, labels, 4.0, 0.9), -math.log(softmax(class_logits.tolist())[desired]), right
 
-    each = []
-    embeddings = [net_space.encoder(prep[None])[0] for prep in preps]
-    each += [of_one(embedding, class_id) for embedding, class_id in zip(embeddings, class_ids)]
+    embeddings = [model.encode(row[None])[0] for row in rows]
+    each = [of_one(embedding, class_id) for embedding, class_id in zip(embeddings, class_ids)]
     for e_low, low in zip(embeddings, class_ids):
         for e_high, high in zip(embeddings, class_ids):
             if (low, high) == (0, 3):
                 each += [of_one(e_low / 3 * 2 + e_high / 3, 1), of_one(e_low / 3 + e_high / 3 * 2, 2)]
-    kd, class_id, predicted_ids, wished = train_multi_arch.step_losses(
-        config, net_space, pool, preps, class_ids, x, labels, teacher
-    )
-    assert len(predicted_ids) == len(wished) == len(each)
-    assert (kd.item(), class_id.item()) == pytest.approx([sum(values) for values in zip(*each)])
+    kd, class_id, right = (sum(values) for values in zip(*each))
+    for net in nets:
+        net.fused.double()
+    space = Space(model, nets, {}, {})
+    loss, terms = train_multi_arch.step_losses(config, space, rows, tuple(class_ids), x, labels, teacher)
+    assert loss.item() == pytest.approx(kd + class_id)
+    assert terms["kd_loss"].item() == pytest.approx(kd) and terms["class_id_loss"].item() == pytest.approx(class_id)
+    assert terms["right_class_ids"].item() == pytest.approx(right / len(each))
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_the_teachers_logits_of_all_images_are_those_of_every_step(padding):
+    images = load_photos().train
+    images = replace(images, pixels=images.pixels[:1200], labels=images.labels[:1200], padding=padding)
+    net = TargetNet(ARCHITECTURES["resnet8"], *PHOTOS)
+    row = net.fuse(instances_in_float64("resnet8", *PHOTOS, m=1)[1]).float()
+    dataset = NetsDataset(TargetNets([net]), row, (0,), ({},), ())
+    teacher = Teacher(dataset, images, mixed_precision(torch.device("cpu"), None))
+    assert (teacher.seen is None) == (padding > 0)
+    batches = Batches(images, [(0,)], 100)
+    for step in range(2 * batches.per_pass):
+        x, _ = batches.shared(step)
+        torch.testing.assert_close(teacher.logits(batches, step, x), net.run(row, x)[0], rtol=1e-4, atol=1e-5)

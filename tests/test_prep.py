@@ -1,10 +1,12 @@
+"""PReps: rows written into matrices and read again, and the shapes that can have them."""
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import InputError
-from models.prep import Layout, check_prep_shape, pack, prep_height, unpack
+from models.prep import check_prep_shape, pack, prep_height, unpack
 
 widths = st.integers(1, 40).map(lambda eighths: 8 * eighths)
 
@@ -22,24 +24,10 @@ def test_unpack_undoes_pack_and_padding_is_zero(m, num_parameters, width, spare)
 
 
 @given(st.integers(1, 100_000), widths)
-def test_prep_height_is_the_smallest_multiple_of_4_that_fits(num_parameters, width):
+def test_prep_height_is_the_smallest_multiple_of_4_that_is_enough(num_parameters, width):
     height = prep_height(num_parameters, width)
     assert height % 4 == 0
     assert height * width >= num_parameters > (height - 4) * width
-
-
-@given(st.lists(st.lists(st.integers(1, 4), max_size=3).map(tuple), min_size=1, max_size=5), st.integers(1, 3))
-def test_unflatten_undoes_flatten(shapes, m):
-    layout = Layout(tuple(f"p{i}" for i in range(len(shapes))), tuple(shapes))
-    parameters = {name: torch.randn(m, *shape) for name, shape in zip(layout.names, layout.shapes)}
-    rows = layout.flatten(parameters)
-    assert rows.shape == (m, layout.num_parameters)
-    back = layout.unflatten(rows)
-    assert all(torch.equal(back[name], parameters[name]) for name in layout.names)
-    assert all(
-        value.data_ptr() >= rows.data_ptr() and value.untyped_storage().data_ptr() == rows.untyped_storage().data_ptr()
-        for value in back.values()
-    )
 
 
 def test_pack_without_padding_is_a_view():
@@ -51,8 +39,10 @@ def test_pack_without_padding_is_a_view():
     ("shape", "numbers"),
     [((8, 640), ("5,120", "5,121", "12")), ((6, 640), ("6x640",)), ((8, 644), ("8x644",)), ((0, 8), ("0x8",))],
 )
-def test_shapes_that_cannot_hold_the_instance_are_refused_with_the_numbers(shape, numbers):
+def test_shapes_too_small_or_of_another_form_are_refused_with_the_numbers(shape, numbers):
     with pytest.raises(InputError) as refusal:
-        check_prep_shape(shape, 5121, "resnet8")
+        check_prep_shape(shape, {"lenetlike": 540, "resnet8": 5121})
     assert all(number in str(refusal.value) for number in numbers)
     assert "\n" not in str(refusal.value)
+    with pytest.raises(InputError, match="5,121"):
+        pack(torch.zeros(1, 5121), (8, 640))

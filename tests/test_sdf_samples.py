@@ -1,3 +1,5 @@
+"""Samples of signed distance functions: files, DeepSDF's recipe, halves of either sign."""
+
 import numpy as np
 import pytest
 import trimesh
@@ -8,6 +10,8 @@ from data.sdf_samples import (
     SdfSamples,
     balanced,
     check_made_with,
+    hold_out,
+    is_made,
     read_samples,
     sample_points,
     split_by_sign,
@@ -18,7 +22,7 @@ from models.errors import InputError
 
 
 def samples_of(num_positive: int, num_negative: int) -> SdfSamples:
-    """Rows that can be told apart by x; positive ones count up from 1, negative ones down from -1."""
+    """Return rows that differ in x; positive ones count up from 1, negative ones down from -1."""
     up, down = np.arange(1, num_positive + 1), -np.arange(1, num_negative + 1)
     return SdfSamples(*(np.stack([x, 0 * x, 0 * x, 0.001 * x], axis=1).astype(np.float32) for x in (up, down)))
 
@@ -48,7 +52,7 @@ NAN_POINT[1, 2], INFINITE[2, 3] = np.nan, np.inf
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "named"),
     [
         ({"pos": GOOD}, "pos and neg"),
         ({"pos": GOOD, "neg": GOOD[:, :3]}, "'neg' is (3, 3)"),
@@ -61,11 +65,11 @@ NAN_POINT[1, 2], INFINITE[2, 3] = np.nan, np.inf
         ({"pos": np.array([{}]), "neg": GOOD}, "ValueError"),  # pickled
     ],
 )
-def test_files_that_hold_something_else_are_refused(tmp_path, arrays, said):
+def test_files_with_something_else_are_refused(tmp_path, arrays, named):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(InputError) as refusal:
         read_samples(tmp_path / "a.npz")
-    assert said in str(refusal.value) and "a.npz" in str(refusal.value)
+    assert named in str(refusal.value) and "a.npz" in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
@@ -96,7 +100,7 @@ def test_balanced_is_half_positive_then_half_negative_each_row_equally_often(num
         assert np.allclose(part[:, 3], 0.001 * part[:, 0])
 
 
-def test_balanced_follows_its_draws():
+def test_balanced_is_drawn_from_its_generator():
     samples = samples_of(50, 50)
     first, same, other = (balanced(samples, 40, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert np.array_equal(first, same)
@@ -111,7 +115,7 @@ def test_split_by_sign_counts_the_surface_as_inside():
 
 
 @given(st.integers(0, 99))
-def test_unit_sphere_centres_the_bounding_box_and_keeps_all_within(seed):
+def test_unit_sphere_centres_the_bounding_box_and_reaches_its_radius(seed):
     rng = np.random.default_rng(seed)
     vertices = rng.normal(rng.uniform(-9, 9, 3), rng.uniform(0.1, 9, 3), (20, 3))
     centre, scale = unit_sphere(vertices)
@@ -121,7 +125,7 @@ def test_unit_sphere_centres_the_bounding_box_and_keeps_all_within(seed):
 
 
 def test_points_follow_deepsdf():
-    """On a plane, the distance to the surface is the noise of one coordinate: its variances and shares can be read off."""
+    """On a plane, the distance to the surface is the noise of one coordinate: its variances and fractions can be read off."""
     corners = np.array([[-1, 0, -1], [1, 0, -1], [1, 0, 1], [-1, 0, 1]])
     plane = trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]])
     points = sample_points(plane, 50_000, np.random.default_rng(0))
@@ -135,8 +139,32 @@ def test_points_follow_deepsdf():
     assert np.array_equal(points, sample_points(plane, 50_000, np.random.default_rng(0)))
 
 
-def test_a_folder_is_of_one_making(tmp_path):
+def test_a_folder_is_made_with_the_same_facts(tmp_path):
     check_made_with(tmp_path, {"seed": 0, "num_samples": 10})
     check_made_with(tmp_path, {"seed": 0, "num_samples": 10})
     with pytest.raises(InputError, match="made with num_samples 10, not 20"):
         check_made_with(tmp_path, {"seed": 0, "num_samples": 20})
+
+
+@given(st.integers(2, 40), st.integers(2, 40), st.floats(0, 0.5), st.integers(0, 9))
+def test_samples_are_split_by_a_fraction_of_either_sign(positive, negative, fraction, seed):
+    samples = samples_of(positive, negative)
+    rest, measured = hold_out(samples, fraction, np.random.default_rng(seed))
+    for sign in ("positive", "negative"):
+        all_of_them, *parts = (getattr(each, sign) for each in (samples, rest, measured))
+        assert sorted(np.concatenate(parts)[:, 0]) == sorted(all_of_them[:, 0])
+        assert len(parts[0]) >= 1 and len(parts[1]) >= 1
+        expected = fraction * len(all_of_them)
+        assert abs(len(parts[1]) - expected) <= 1
+
+
+def test_samples_of_which_one_sign_has_one_row_cannot_be_split():
+    with pytest.raises(InputError, match="1"):
+        hold_out(samples_of(5, 1), 0.5, np.random.default_rng(0))
+
+
+def test_a_shape_is_made_if_samples_and_mesh_are_there(tmp_path):
+    write_samples(tmp_path / "a.npz", samples_of(2, 2))
+    assert not is_made(tmp_path / "a.npz")
+    (tmp_path / "a.ply").touch()
+    assert is_made(tmp_path / "a.npz") and not is_made(tmp_path / "b.npz")

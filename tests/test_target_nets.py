@@ -1,19 +1,19 @@
-"""The registry of architectures: parameter counts of the paper, PRep order, fusion."""
+"""The registered architectures: parameter counts of the paper, image sides, ClassIds; and SIRENs."""
 
+import math
 import re
-from functools import partial
 
 import pytest
 import torch
-from torch import nn
 
 from models.errors import InputError
-from models.instances import ArchitectureOnImages
-from models.layers import BatchNorm2d, Conv2d, Linear
-from models.registry import ARCHITECTURES, Architecture
-from tests.conftest import instances_in_float64
+from models.instances import TargetNet
+from models.target_nets import ARCHITECTURES, Architecture, architectures_by_class_id, get_architecture, siren
+from models.target_nets.lenet_like import LeNetLike
+from models.target_nets.siren import Siren
 
 CIFAR10, TINY_IMAGENET, PHOTOS = ((3, 32, 32), 10), ((3, 64, 64), 200), ((1, 8, 8), 10)
+DATASETS = {"cifar10": CIFAR10, "tiny-imagenet-200": TINY_IMAGENET, "photos": PHOTOS}
 
 # Supplement Tab. I (with batch norm), and the same nets fused.
 COUNTS = {
@@ -25,39 +25,39 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize("on", [CIFAR10, TINY_IMAGENET, PHOTOS], ids=["cifar10", "tiny-imagenet-200", "photos"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("on", DATASETS.values(), ids=DATASETS)
+@pytest.mark.parametrize("name", COUNTS)
 def test_parameter_counts_and_outputs(name, on):
-    nets = ArchitectureOnImages(ARCHITECTURES[name], *on)
-    if name in COUNTS:
-        assert (nets.trained_layout.num_parameters, nets.num_parameters) == COUNTS[name][on]
-    for net in (nets.trained, nets.fused):
-        assert net.eval()(torch.randn(2, *on[0])).shape == (2, on[1])
+    net = TargetNet(ARCHITECTURES[name], *on)
+    assert (net.trained_layout.num_parameters, net.num_parameters) == COUNTS[name][on]
+    for module in (net.trained, net.fused):
+        assert module.eval()(torch.randn(2, *on[0])).shape == (2, on[1])
 
 
-@pytest.mark.parametrize("on", [CIFAR10, TINY_IMAGENET, PHOTOS], ids=["cifar10", "tiny-imagenet-200", "photos"])
+def test_every_registered_architecture_is_folded_and_says_its_hidden_channels():
+    for architecture in ARCHITECTURES.values():
+        net = TargetNet(architecture, *PHOTOS)
+        assert net.folds and net.hidden_channels()
+    assert TargetNet(siren()).folds
+
+
+@pytest.mark.parametrize("on", DATASETS.values(), ids=DATASETS)
 def test_class_ids_rise_with_the_number_of_parameters(on):
-    ordered = sorted((a for a in ARCHITECTURES.values() if a.class_id is not None), key=lambda a: a.class_id)
-    counts = [ArchitectureOnImages(architecture, *on).num_parameters for architecture in ordered]
+    counts = [TargetNet(architecture, *on).num_parameters for architecture in architectures_by_class_id()]
     assert counts == sorted(set(counts))
 
 
-def test_prep_order_is_layer_order_with_the_shortcut_after_conv2():
-    nets = ArchitectureOnImages(ARCHITECTURES["resnet8"], *CIFAR10)
-    blocks = [["conv1", "conv2"], ["conv1", "conv2", "downsample.0"], ["conv1", "conv2", "downsample.0"]]
-    layers = ["conv1", *(f"layer{i}.0.{conv}" for i, block in enumerate(blocks, start=1) for conv in block), "fc"]
-    assert nets.layout.names == tuple(f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias"))
+@pytest.mark.parametrize("class_id", [3, 5, -1])
+def test_class_ids_with_a_gap_or_twice_are_refused(monkeypatch, class_id):
+    monkeypatch.setitem(ARCHITECTURES, "own", Architecture("own", class_id, "own;d4", LeNetLike))
+    with pytest.raises(InputError, match=str(class_id)):
+        architectures_by_class_id()
 
 
-@pytest.mark.parametrize("name", [name for name, architecture in ARCHITECTURES.items() if architecture.has_batch_norm])
-def test_fused_and_unfused_nets_agree_in_eval_mode(name):
-    nets, state = instances_in_float64(name, *PHOTOS, m=2)
-    rows = nets.fuse(state)
-    images = torch.randn(3, *PHOTOS[0], dtype=torch.float64)
-    for i in range(2):
-        plain = ARCHITECTURES[name].build(*PHOTOS).double().eval()
-        plain.load_state_dict({key: value[i] for key, value in state.items()})
-        torch.testing.assert_close(nets.run(rows, images)[i], plain(images))
+def test_names_that_are_not_registered_are_refused_with_those_that_are():
+    assert get_architecture("resnet8") is ARCHITECTURES["resnet8"]
+    with pytest.raises(InputError, match="resnet9.*lenetlike.*resnet56"):
+        get_architecture("resnet9")
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (3, 32, 64)])
@@ -65,33 +65,41 @@ def test_fused_and_unfused_nets_agree_in_eval_mode(name):
 def test_images_of_another_size_are_refused(name, shape):
     with pytest.raises(InputError, match=f"{shape[1]}x{shape[2]}"):
         ARCHITECTURES[name].build(shape, 10)
+    with pytest.raises(InputError):
+        ARCHITECTURES[name].build((3,), 10)
 
 
-class OwnNet(nn.Module):
-    """What somebody may write, with or without what is wanted of a net."""
-
-    def __init__(self, image_shape, num_classes, conv=Conv2d, norm_name="bn1", bias=True, fused=False):
-        super().__init__()
-        self.conv1 = conv(image_shape[0], 4, 3, 2, 1, bias=fused and bias)
-        setattr(self, norm_name, nn.Identity() if fused else BatchNorm2d(4))
-        self.fc = Linear(4 * (image_shape[1] // 2) ** 2, num_classes)
+def test_sides_are_the_architectures_own():
+    own = Architecture("own", None, "own;d4", lambda shape, classes: torch.nn.Flatten(), sides=(28,))
+    own.build((3, 28, 28), 10)
+    with pytest.raises(InputError, match="28, not 32x32"):
+        own.build((3, 32, 32), 10)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "says"),
-    [
-        (dict(conv=nn.Conv2d), "own: 'conv1' is a Conv2d that computes one instance alone"),
-        (dict(conv=partial(Conv2d, padding_mode="reflect")), "'conv1' has groups or pads"),
-        (dict(norm_name="norm"), "batch norm 'norm': call it bn1 after conv1"),
-        (dict(bias=False), "'conv1.bias' differs between fused=True and the fused net"),
-    ],
-)
-def test_nets_that_cannot_be_used_are_refused_before_any_is_trained(wrong, says):
-    def nets(**how):
-        return ArchitectureOnImages(Architecture("own", None, "own", partial(OwnNet, **how), True), *PHOTOS)
+def test_the_papers_siren():
+    net = TargetNet(siren())
+    assert net.num_parameters == 67_073
+    assert net.layout.names == tuple(f"mlp.{i}.{kind}" for i in (0, 2, 4) for kind in ("weight", "bias"))
+    first, second, last = (Siren().mlp[i].weight.detach() for i in (0, 2, 4))
+    bound = math.sqrt(6 / 256) / 30
+    for weight, limit in ((first, 1 / 3), (second, bound), (last, bound)):
+        assert 0.95 * limit < weight.abs().max() <= limit
+        # uniform: the standard deviation is limit/sqrt(3)
+        assert weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.1)
 
-    assert nets().num_parameters == 4 * 9 + 4 + 64 * 10 + 10
-    with pytest.raises(InputError, match=re.escape(says)):
-        nets(**wrong)
-    with pytest.raises(InputError, match="own has no hidden_channels.* --no-reorder-channels"):
-        nets().hidden_channels()
+
+def test_a_siren_is_sin_30_x_between_linear_layers():
+    module, points = Siren((3, 7, 5, 1)).double(), torch.rand(9, 3, dtype=torch.float64)
+    before = points.clone()
+    x = points
+    for i in (0, 2, 4):
+        x = x @ module.mlp[i].weight.T + module.mlp[i].bias
+        x = torch.sin(30 * x) if i < 4 else x
+    torch.testing.assert_close(module(points), x[:, 0])
+    assert torch.equal(points, before)
+
+
+@pytest.mark.parametrize("widths", [(3, 1), (2, 8, 1), (3, 8, 2), (3, 0, 1)])
+def test_widths_that_are_not_a_sirens_are_refused(widths):
+    with pytest.raises(InputError, match=re.escape(str(widths))):
+        siren(widths)

@@ -1,0 +1,85 @@
+"""Layers that compute M instances at once, against PyTorch's own on one instance after the other, in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models.bands import banded_conv, normalize
+from torch import nn
+from torch.func import functional_call
+
+from models import layers
+from models.instances import run_instances
+
+M, B = 3, 5
+FORMS = ["channels", "batch", "vmap", "alone"]
+
+
+@settings(max_examples=50)
+@given(data=st.data())
+def test_convs_by_bands_of_rows(data):
+    """Any square conv, its outputs and gradients, one instance after the other in the batch."""
+    kernel = data.draw(st.integers(1, 5))
+    stride, padding = data.draw(st.integers(1, 3)), data.draw(st.integers(0, kernel - 1))
+    side = st.integers(max(1, kernel - 2 * padding), 9)
+    i, o, h, w = (data.draw(each) for each in (st.integers(1, 5), st.integers(1, 40), side, side))
+    x, weight, bias = (
+        torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((M * B, i, h, w), (M, o, i, kernel, kernel), (M, o))
+    )
+    ours = banded_conv(x, weight, bias, stride, padding)
+    plain = torch.cat([F.conv2d(*each, stride, padding) for each in zip(x.chunk(M), weight, bias)])
+    torch.testing.assert_close(ours, plain)
+    weights = torch.randn_like(plain)
+    for mine, theirs in zip(*(torch.autograd.grad(out, (x, weight, bias), weights) for out in (ours, plain))):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_of_instances_in_the_batch(training):
+    """Outputs, gradients and running statistics."""
+    x = torch.randn(M * B, 4, 3, 2, dtype=torch.float64, requires_grad=True)
+    mean, weight, bias = (torch.randn(M, 4, dtype=torch.float64, requires_grad=i > 0) for i in range(3))
+    var = torch.rand(M, 4, dtype=torch.float64) + 0.5
+    running = mean.clone(), var.clone()
+    ours = normalize(x, mean, var, weight, bias, training, 0.1, 1e-5)
+    per_instance = zip(x.chunk(M), *running, weight, bias)
+    plain = torch.cat([F.batch_norm(*each, training, 0.1, 1e-5) for each in per_instance])
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close((mean, var), running)
+    weights = torch.randn_like(plain)
+    for mine, theirs in zip(*(torch.autograd.grad(out, (x, weight, bias), weights) for out in (ours, plain))):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "conv", [dict(kernel_size=(3, 1)), dict(stride=(2, 1)), dict(dilation=2), dict(padding="same"), dict(padding=3)]
+)
+def test_convs_of_other_kinds(conv, form):
+    net = layers.Conv2d(2, 3, **{"kernel_size": 3, **conv}).double()
+    plain = nn.Sequential(nn.Conv2d(2, 3, **{"kernel_size": 3, **conv}), nn.Flatten())
+    state = {f"0.{name}": torch.randn(M, *value.shape).double() for name, value in net.state_dict().items()}
+    images = torch.randn(M, B, 2, 8, 8, dtype=torch.float64)
+    alone = [functional_call(plain, {name: value[i] for name, value in state.items()}, images[i]) for i in range(M)]
+    ours = run_instances(nn.Sequential(net, nn.Flatten()), state, images, True, form)
+    torch.testing.assert_close(ours, torch.stack(alone))
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        nn.Conv2d(2, 2, 3),
+        nn.GroupNorm(1, 2),
+        nn.Embedding(3, 2),
+        layers.Conv2d(2, 2, 3, groups=2),
+        layers.Conv2d(2, 2, 3, padding_mode="reflect"),
+        nn.BatchNorm2d(2, affine=False),
+    ],
+    ids=repr,
+)
+def test_layers_that_compute_one_instance_alone_are_known(foreign):
+    own = nn.Sequential(layers.Conv2d(1, 2, 3), layers.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), layers.Linear(2, 3))
+    assert layers.foreign_layer(own) is None
+    assert layers.foreign_layer(nn.Sequential(own, foreign)) == "1"
