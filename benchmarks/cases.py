@@ -87,7 +87,7 @@ def single_step(
 
 
 def multi_step(plainly: bool, device: torch.device, batch: int = 128) -> Step:
-    """Return a step of train_multi_arch.py on LeNetLike and ResNet32, with the two interpolated instances between them."""
+    """Return a step of train_multi_arch.py on LeNetLike and ResNet32, with two instances between them."""
     nets, prep_shape = TargetNets.on_images(architectures_by_class_id(), CIFAR10, 10), (88, 10_000)
     class_ids = [0, len(nets) - 1]
     width = max(nets.num_parameters.values())
@@ -200,7 +200,7 @@ def growth_cases() -> dict[str, dict[int, Case]]:
 
 
 def cases(on_gpu: bool) -> dict[str, Case]:
-    """Return cases by name: the paper's sizes on a GPU; on the CPU, instances of `photos`, and fewer points for SIRENs."""
+    """Return cases by name: the paper's sizes on a GPU; on the CPU instances of `photos` and fewer points."""
     image_shape, images = (CIFAR10, 10_000) if on_gpu else (PHOTOS, 2000)
     points, fitted = (50_000, 16) if on_gpu else (5000, 4)
     size, p = "x".join(map(str, image_shape)), f"{points:,}"

@@ -1,9 +1,9 @@
 """NetSpace written the plain way: what the fast paths are compared with, in speed here and in numbers by
 tests/test_fast_paths.py.
 
-PyTorch's layers in its default memory layout, one net after the other, each with an optimizer of its own in training; the
-teacher runs again for every embedding (the original release runs it for every net and every pair); every loss is read back
-as it comes. No step of the maths is left out or added.
+PyTorch's layers in its default memory layout, one net after the other, each with an optimizer of its own in training.
+The teacher runs again for every embedding (the original release runs it for every net and every pair), and every loss
+is read back as it comes. No step of the maths is left out or added.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def linear(state: State, name: str, x: Tensor) -> Tensor:
 
 
 def norm(state: State, name: str, x: Tensor) -> Tensor:
-    """Compute batch norm in training, if the net has it. Updates the running statistics in place."""
+    """Compute batch norm in training, if the net has it, and update the running statistics in place."""
     if f"{name}.running_mean" not in state:
         return x
     mean, var, weight, bias = (state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
@@ -68,7 +68,7 @@ def run_resnet(state: State, x: Tensor) -> Tensor:
 
 
 def run_net(name: str, state: State, inputs: Tensor) -> Tensor:
-    """Return outputs of one net of an architecture, from its state dict: logits (B, classes), or distances (B,) of a SIREN."""
+    """Return outputs of one net, from its state dict: logits (B, classes), or distances (B,) of a SIREN."""
     runs = {"lenetlike": run_lenet_like, "vanilla_cnn": run_vanilla_cnn, "siren": run_siren}
     return runs.get(name, run_resnet)(state, inputs.contiguous())
 
@@ -131,7 +131,7 @@ def predict(model: PrepAutoencoder, rows: Tensor) -> Tensor:
 
 
 def divergence(predicted: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Compute KL(target || predicted) at a temperature, times its square, mean over images, from logits (B, classes)."""
+    """Compute KL(target || predicted) at a temperature, times its square, from logits (B, classes), mean over images."""
     p, t = F.log_softmax(predicted / temperature, dim=1), F.softmax(target / temperature, dim=1)
     return F.kl_div(p, t, reduction="batchmean") * temperature**2
 

@@ -1,7 +1,7 @@
 """Run the demo with several seeds: python -m benchmarks.seeds [--seeds 0 1 2]
 
-Each seed makes other instances, another split and another NetSpace, in runs/seeds/<seed>. Prints the demo's numbers with mean
-and standard deviation. Run it again to resume."""
+Each seed makes other instances, another split and another NetSpace, in runs/seeds/<seed>. Prints the demo's numbers with
+mean and standard deviation. Run it again to resume."""
 
 import argparse
 import subprocess

@@ -162,7 +162,7 @@ def machine(device: torch.device) -> str:
 
 
 def plot_growth(growth: dict[str, dict[int, dict[str, Any]]], title: str) -> plt.Figure:
-    """Draw a panel for what grows: milliseconds of a step over its size, both ways, log-log, with the range and a line of slope 1."""
+    """Draw a panel for what grows: milliseconds of a step over its size, log-log, with range and a line of slope 1."""
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, len(growth), figsize=(9, 3.2), sharey=True)
         for axes, (name, found) in zip(panels, growth.items()):

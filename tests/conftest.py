@@ -11,7 +11,7 @@ settings.load_profile("no deadline")
 
 
 def spread_out(state: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-    """Return a state whose every entry differs from its initial value: batch norm's ones and zeros would hide mistakes."""
+    """Return a state that differs from the initial one everywhere: batch norm's ones and zeros would hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     spread = {}
     for name, value in state.items():

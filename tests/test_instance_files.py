@@ -54,10 +54,10 @@ def test_missing_foreign_and_broken_instances_are_refused_by_name(tmp_path, resn
     state = ARCHITECTURES["resnet8"].build(*PHOTOS).state_dict()
     state["fc.bias"][3] = float("nan")
     torch.save(state, tmp_path / "nan.pt")
-    refused("nan.pt", "'fc.bias' holds NaN")
+    refused("nan.pt", "'fc.bias'.*NaN")
     state["fc.bias"] = torch.zeros(10, dtype=torch.int64)
     torch.save(state, tmp_path / "int.pt")
-    refused("int.pt", "'fc.bias' holds torch.int64")
+    refused("int.pt", "'fc.bias'.*torch.int64")
 
 
 def test_a_pickle_with_code_is_not_run(tmp_path):

@@ -60,7 +60,7 @@ def test_a_gain_within_min_delta_is_none():
 
 
 def run_search(folder, after=lambda run: None):
-    """Search as the scripts do: every third step is validated; the accuracy rises until the embeddings have moved by 0.5."""
+    """Search as the scripts do, with validations every third step. Accuracy rises until an embedding has moved by 0.5."""
     search = LatentSearch(INITIAL, patience=3)
     adam = torch.optim.Adam(search.parameters(), 0.1)
     run = Run(folder, {}, {"instances": ["a"]}, search, adam, validate_every=3)

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models.bands import banded_conv, normalize
 from torch import nn
 from torch.func import functional_call
 
@@ -13,23 +12,27 @@ from models import layers
 from models.instances import run_instances
 
 M, B = 3, 5
-FORMS = ["channels", "batch", "vmap", "alone"]
+FORMS = ["channels", "vmap", "alone"]
 
 
 @settings(max_examples=50)
 @given(data=st.data())
-def test_convs_by_bands_of_rows(data):
-    """Any square conv, its outputs and gradients, one instance after the other in the batch."""
+def test_convs_of_folded_instances(data):
+    """Any square conv, its outputs and gradients, on own and on common images."""
     kernel = data.draw(st.integers(1, 5))
     stride, padding = data.draw(st.integers(1, 3)), data.draw(st.integers(0, kernel - 1))
     side = st.integers(max(1, kernel - 2 * padding), 9)
-    i, o, h, w = (data.draw(each) for each in (st.integers(1, 5), st.integers(1, 40), side, side))
+    i, o, h, w = (data.draw(each) for each in (st.integers(2, 5), st.integers(1, 7), side, side))
+    conv = layers.Conv2d(i, o, kernel, stride, padding)
+    common = data.draw(st.booleans())
     x, weight, bias = (
         torch.randn(*shape, dtype=torch.float64, requires_grad=True)
-        for shape in ((M * B, i, h, w), (M, o, i, kernel, kernel), (M, o))
+        for shape in ((B, i, h, w) if common else (M, B, i, h, w), (M, o, i, kernel, kernel), (M, o))
     )
-    ours = banded_conv(x, weight, bias, stride, padding)
-    plain = torch.cat([F.conv2d(*each, stride, padding) for each in zip(x.chunk(M), weight, bias)])
+    folded = x if common else layers.fold_instances(x)
+    ours = functional_call(conv, {"weight": weight, "bias": bias}, (folded,)).unflatten(1, (M, o)).transpose(0, 1)
+    each = zip(x.expand(M, B, i, h, w), weight, bias)
+    plain = torch.stack([F.conv2d(*one, stride, padding) for one in each])
     torch.testing.assert_close(ours, plain)
     weights = torch.randn_like(plain)
     for mine, theirs in zip(*(torch.autograd.grad(out, (x, weight, bias), weights) for out in (ours, plain))):
@@ -37,19 +40,33 @@ def test_convs_by_bands_of_rows(data):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_batch_norm_of_instances_in_the_batch(training):
+def test_batch_norm_of_folded_instances(training):
     """Outputs, gradients and running statistics."""
-    x = torch.randn(M * B, 4, 3, 2, dtype=torch.float64, requires_grad=True)
+    norm = layers.BatchNorm2d(4).train(training)
+    x = torch.randn(M, B, 4, 3, 2, dtype=torch.float64, requires_grad=True)
     mean, weight, bias = (torch.randn(M, 4, dtype=torch.float64, requires_grad=i > 0) for i in range(3))
     var = torch.rand(M, 4, dtype=torch.float64) + 0.5
     running = mean.clone(), var.clone()
-    ours = normalize(x, mean, var, weight, bias, training, 0.1, 1e-5)
-    per_instance = zip(x.chunk(M), *running, weight, bias)
-    plain = torch.cat([F.batch_norm(*each, training, 0.1, 1e-5) for each in per_instance])
+    state = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": var}
+    ours = functional_call(norm, state, (layers.fold_instances(x),)).unflatten(1, (M, 4)).transpose(0, 1)
+    plain = torch.stack([F.batch_norm(*each, training, 0.1, 1e-5) for each in zip(x, *running, weight, bias)])
     torch.testing.assert_close(ours, plain)
     torch.testing.assert_close((mean, var), running)
     weights = torch.randn_like(plain)
     for mine, theirs in zip(*(torch.autograd.grad(out, (x, weight, bias), weights) for out in (ours, plain))):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("shape", [(B, M * 4), (M, B, 4)], ids=["folded", "points"])
+def test_linear_layers_of_instances(shape):
+    x, weight, bias = (
+        torch.randn(*each, dtype=torch.float64, requires_grad=True) for each in (shape, (M, 3, 4), (M, 3))
+    )
+    ours = functional_call(layers.Linear(4, 3), {"weight": weight, "bias": bias}, (x,))
+    own = x if len(shape) == 3 else x.unflatten(1, (M, 4)).transpose(0, 1)
+    plain = torch.stack([F.linear(*each) for each in zip(own, weight, bias)])
+    torch.testing.assert_close(ours if len(shape) == 3 else ours.unflatten(1, (M, 3)).transpose(0, 1), plain)
+    for mine, theirs in zip(*(torch.autograd.grad(out.square().sum(), (x, weight, bias)) for out in (ours, plain))):
         torch.testing.assert_close(mine, theirs)
 
 

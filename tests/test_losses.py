@@ -1,4 +1,4 @@
-"""Losses against their equations in the paper, one image and one class at a time; the objectives of NetSpace; the teacher."""
+"""Losses against their equations in the paper, one image and one class at a time; objectives; the teacher."""
 
 import math
 from dataclasses import replace

@@ -204,8 +204,8 @@ def test_sirens_of_the_original_release(folders, tmp_path):
     ("changes", "match"),
     [
         ({"sdf": torch.randn(5, 3)}, "'sdf'"),
-        ({"sdf": torch.full((5, 4), float("nan"))}, "'sdf' holds NaN"),
-        ({"mlp.2.bias": torch.full((5,), float("inf"))}, "'mlp.2.bias' holds NaN or infinity"),
+        ({"sdf": torch.full((5, 4), float("nan"))}, "'sdf'.*NaN"),
+        ({"mlp.2.bias": torch.full((5,), float("inf"))}, "'mlp.2.bias'.*infinity"),
         ({"mlp.2.bias": torch.zeros(4)}, r"'mlp.2.bias' is \(4,\), expected \(5,\)"),
         ({"mlp.6.bias": torch.zeros(4)}, "'mlp.6.bias'"),
     ],
@@ -219,7 +219,7 @@ def test_sirens_that_are_something_else_are_refused(folders, tmp_path, changes, 
 
 def test_lists_of_unlike_sirens_are_refused(folders, tmp_path):
     one = put_siren(tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match="b.safetensors holds 12 samples, others 10"):
+    with pytest.raises(InputError, match="b.safetensors.*12.*10"):
         listed_sirens(folders, one, put_siren(tmp_path / "b.safetensors", samples=12))
     with pytest.raises(InputError, match="line 2.*siren;l3,8,1.*siren;l3,7,5,1"):
         listed_sirens(folders, one, put_siren(tmp_path / "c.safetensors", (3, 8, 1)))

@@ -1,4 +1,4 @@
-"""On one set of weights, the project computes what it computed before its modules were reordered (tests/old_outputs/write.py)."""
+"""On one set of weights, the project computes the same as before its modules were reordered (old_outputs/write.py)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The autoencoder: the paper's shapes and counts, fast paths against benchmarks/plain.py, sizes that do not fit together."""
+"""The autoencoder: the paper's shapes and counts, fast paths against benchmarks/plain.py, sizes that do not fit."""
 
 import pytest
 import torch

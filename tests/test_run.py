@@ -209,6 +209,17 @@ def test_a_loss_that_is_not_finite_is_refused_with_step_and_targets_and_checkpoi
     train(run)
 
 
+def test_the_targets_are_named_after_a_resumption_too(tmp_path):
+    def interrupt(run):
+        if run.step == 7:  # between two lines of scalars
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted), handled_signals():
+        train(a_run(tmp_path), after=interrupt)
+    with pytest.raises(InputError, match=r"step 7\b.*7a, 7b"):
+        train(a_run(tmp_path), bad_at=7)
+
+
 def test_a_diverged_model_is_not_saved_by_a_signal(tmp_path):
     def interrupt(run):
         if run.step == 8:

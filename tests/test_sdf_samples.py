@@ -125,7 +125,7 @@ def test_unit_sphere_centres_the_bounding_box_and_reaches_its_radius(seed):
 
 
 def test_points_follow_deepsdf():
-    """On a plane, the distance to the surface is the noise of one coordinate: its variances and fractions can be read off."""
+    """On a plane, the distance to the surface is the noise of one coordinate, which shows its variances and fractions."""
     corners = np.array([[-1, 0, -1], [1, 0, -1], [1, 0, 1], [-1, 0, 1]])
     plane = trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]])
     points = sample_points(plane, 50_000, np.random.default_rng(0))

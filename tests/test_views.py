@@ -1,4 +1,4 @@
-"""What an autoencoder starts from, and how targets are shown to it: noise and orders of hidden channels, by seed and step."""
+"""What an autoencoder starts from, and how targets are shown to it: noise and orders of channels, by seed and step."""
 
 import pytest
 import torch

@@ -273,8 +273,10 @@ def test_a_stopped_stack_is_not_resumed_with_other_constants(tmp_path):
         fit(plans, Config(rate=0.02))
     with pytest.raises(InputError, match="side_by_side 3, now it is 2"):
         fit(plans, Config(SideBySide(2)))
+    with pytest.raises(InputError, match="in-training.*steps 7, now it is 9"):
+        fit(planned(tmp_path / "nets", (2, 3, 5, 5, 9)))
     fit(plans, Config(SideBySide(3, checkpoint_seconds=5)))
-    with pytest.raises(InputError, match="steps"):
+    with pytest.raises(InputError, match="004.safetensors.*steps 7, not 9"):
         fit(planned(tmp_path / "nets", (2, 3, 5, 5, 9)))
 
 

@@ -1,5 +1,7 @@
-"""Weights and inputs from numpy's generators, and which numbers of an output are stored. For write.py, which ran with the old
-code, and tests/test_old_outputs.py, which runs with the present one: so nothing of the project is imported here."""
+"""Weights and inputs from numpy's generators, and which numbers of an output are stored.
+
+This is for write.py, which ran with the old code, and for tests/test_old_outputs.py, which runs with the present one. So
+nothing of the project is imported here."""
 
 import math
 from collections.abc import Mapping
@@ -16,14 +18,14 @@ M, B = 2, 3  # instances, images
 
 
 def normal(*shape: int, seed: int) -> Tensor:
-    """Standard normal numbers in float64."""
+    """Draw standard normal numbers in float64."""
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
 
 
 def state(shapes: Mapping[str, tuple[int, ...]], m: int, seed: int, gain: float = 1.0) -> dict[str, Tensor]:
-    """Entries (M, *shape) of a state dict with these names and shapes, drawn in the order of the names.
+    """Draw entries (M, *shape) of a state dict with these names and shapes, in the order of the names.
 
-    Matrices and kernels have the scale gain/sqrt(fan in), so that activations stay of ordinary size; variances are positive.
+    Matrices and kernels have the scale gain/sqrt(fan in), so that activations are of ordinary size. Variances are positive.
     """
     rng, drawn = np.random.default_rng(seed), {}
     for name in sorted(shapes):
@@ -43,18 +45,18 @@ def state(shapes: Mapping[str, tuple[int, ...]], m: int, seed: int, gain: float 
 
 
 def shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shapes by name."""
+    """Return shapes by name."""
     return {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
 def fill(module: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """The module in float64 with weights of the recipe."""
+    """Return the module in float64 with weights of the recipe."""
     module.double().load_state_dict({name: value[0] for name, value in state(shapes_of(module), 1, seed).items()})
     return module
 
 
 def summary(values: Tensor, first: int = 24) -> Tensor:
-    """The first numbers of an output, then its mean, its root mean square and two sums in which every position counts."""
+    """Return the first numbers of an output, its mean, its root mean square and two sums that depend on every position."""
     flat = values.detach().double().flatten()
     position = torch.arange(len(flat), dtype=torch.float64)
     sums = [(flat * wave(position)).sum() / math.sqrt(len(flat)) for wave in (torch.cos, torch.sin)]
@@ -62,6 +64,6 @@ def summary(values: Tensor, first: int = 24) -> Tensor:
 
 
 def gradients(loss: Tensor, module: torch.nn.Module) -> dict[str, Tensor]:
-    """Summaries of the gradients of a scalar by a module's parameters."""
+    """Return summaries of the gradients of a scalar by a module's parameters."""
     named = dict(module.named_parameters())
     return {name: summary(each, 4) for name, each in zip(named, torch.autograd.grad(loss, list(named.values())))}

@@ -2,7 +2,7 @@
 
     PYTHONPATH=/folder/of/f6fe862:. python tests/old_outputs/write.py
 
-and cannot run at later commits, whose modules have other names. tests/test_old_outputs.py computes the same with these."""
+and cannot run at later commits, whose modules have other names. tests/test_old_outputs.py computes the same there."""
 
 import importlib.util
 from pathlib import Path
