@@ -30,6 +30,7 @@ AT_ONCE = 8  # instances; at the paper's 88x10,000 the encoder needs half a giga
 WEIGHTS, CONFIG = "netspace.safetensors", "config.json"
 FORMAT = 1  # of a saved space
 ORIGINAL_IMAGES = {"cifar10": (32, 10), "tiny-imagenet-200": (64, 200)}  # side, classes
+ORIGINAL_ARCHITECTURES = ["lenetlike", "vanilla_cnn", "resnet8", "resnet32"]  # by ClassId
 ORIGINALS = (*(f"{dataset}/{setting}" for dataset in ORIGINAL_IMAGES for setting in ("single", "multi")), "mlps")
 
 
@@ -200,7 +201,7 @@ def about_original(name: str) -> dict[str, Any]:
         return about_sirens([3, 256, 256, 1])
     dataset, setting = name.split("/")
     side, classes = ORIGINAL_IMAGES[dataset]
-    architectures = ["resnet8"] if setting == "single" else [each.name for each in architectures_by_class_id()]
+    architectures = ["resnet8"] if setting == "single" else ORIGINAL_ARCHITECTURES
     normalization = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}
     images = {"dataset": dataset, "image_shape": [3, side, side], "class_names": [str(i) for i in range(classes)]}
     return {"architectures": architectures, **images, **normalization}

@@ -41,7 +41,8 @@ def run_instances(module: nn.Module, state: dict[str, Tensor], inputs: Tensor, o
             (0, 0 if own_inputs else None),
             randomness="different",
         )
-        return run(state, inputs)
+        # Images are channels-last, which some layers cannot handle within vmap. Of one channel, `contiguous` leaves strides.
+        return run(state, inputs.contiguous().flatten().view(inputs.shape))
     if form == "points":
         return functional_call(module, state, (inputs if own_inputs else inputs.expand(m, *inputs.shape),))
     x = fold_instances(inputs) if own_inputs else inputs.contiguous(memory_format=torch.channels_last)

@@ -1,8 +1,10 @@
-"""netspace.py: nets in, embeddings, nets out; files for others; what other people's files look like."""
+"""netspace.py: nets in, embeddings, nets out; files for others; other people's files."""
 
 import json
+import random
 import re
 from copy import deepcopy
+from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
 
@@ -11,40 +13,40 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from evaluation.accuracy import accuracy
-from models.registry import ARCHITECTURES, architectures_by_class_id
-from models.siren import Siren, SirenNets
 from torch import nn
-from training.spaces import ORIGINALS, Space, load_space
 
 from data.images import make_images
-from data.instance_files import fused_row, plain_state, read_instance, save_instance
+from data.instance_files import plain_state, read_instance, row_of, save_instance
 from data.load import load_images
+from evaluation.metrics import accuracy
+from evaluation.spaces import ORIGINALS, Space
 from models.errors import InputError
-from models.instances import ArchitectureOnImages
-from models.prep import pack, unpack
+from models.instances import TargetNet, TargetNets
+from models.prep import pack
 from models.prep_autoencoder import PrepAutoencoder, Sizes
+from models.target_nets import ARCHITECTURES, architectures_by_class_id
+from models.target_nets.siren import Siren
 from netspace import NetSpace
 from tests.conftest import spread_out
-from tests.miniature import run_all
-from training.checkpoints import net_space_state, save_checkpoint
+from tests.miniature import multi_sizes
+from training.checkpoints import model_entries, save_checkpoint
 
 SHAPE, CLASSES = (1, 8, 8), 10
-SMALL = Sizes((8, 3696), emb_size=256, grid=16, row_length=64, row_channels=32)
 IMAGES = {"dataset": "photos", "image_shape": [1, 8, 8], "class_names": list("abcdefghij"), "mean": [0.5], "std": [0.2]}
 
 
 def space_of(*names: str) -> NetSpace:
-    """Untrained, with a decoder whose nets differ from one embedding to the next."""
+    """Return an untrained space with a decoder whose nets differ from one embedding to the next."""
     torch.manual_seed(1)
-    autoencoder = PrepAutoencoder(SMALL, len(names) if len(names) > 1 else None).eval()
-    nn.init.normal_(autoencoder.decoder.scalelayer.scale, std=0.3)
-    return NetSpace(Space(autoencoder.requires_grad_(False), {"architectures": list(names), **IMAGES}, {}))
+    model = PrepAutoencoder(multi_sizes(), len(names) if len(names) > 1 else None)
+    nn.init.normal_(model.decoder.scalelayer.scale, std=0.3)
+    nets = TargetNets.on_images([ARCHITECTURES[name] for name in names], SHAPE, CLASSES)
+    return NetSpace(Space(model, nets, {"architectures": list(names), **IMAGES}, {}))
 
 
 def siren_space() -> NetSpace:
-    autoencoder = PrepAutoencoder(Sizes((8, 48), emb_size=64, grid=4, row_length=32, row_channels=8)).eval()
-    return NetSpace(Space(autoencoder.requires_grad_(False), {"siren_widths": [3, 16, 16, 1]}, {}))
+    model = PrepAutoencoder(Sizes((8, 48), emb_size=64, grid=4, row_length=32, row_channels=8))
+    return NetSpace(Space(model, TargetNets.sirens((3, 16, 16, 1)), {"siren_widths": [3, 16, 16, 1]}, {}))
 
 
 def all_names() -> list[str]:
@@ -52,7 +54,7 @@ def all_names() -> list[str]:
 
 
 def trained_like(name: str, seed: int = 0, shape=SHAPE) -> nn.Module:
-    """A net with batch norm whose every parameter and statistic has moved."""
+    """Return a net whose every parameter and statistic has moved, with batch norm."""
     net = ARCHITECTURES[name].build(shape, CLASSES)
     net.load_state_dict(spread_out(net.state_dict(), seed))
     return net.eval()
@@ -70,17 +72,17 @@ def test_a_net_a_state_dict_and_its_files_have_one_embedding(name, tmp_path):
     assert (embeddings - embeddings[0]).abs().max() < 1e-6
     assert torch.allclose(space.encode(net), embeddings[0], atol=1e-6)
     # by hand
-    known = ArchitectureOnImages(ARCHITECTURES[name], SHAPE, CLASSES)
+    known = TargetNet(ARCHITECTURES[name], SHAPE, CLASSES)
     row = known.fuse({key: value[None] for key, value in net.state_dict().items()})
-    assert torch.allclose(space.autoencoder.encoder(pack(row, SMALL.prep_shape))[0], embeddings[0], atol=1e-6)
+    assert torch.allclose(space.space.model.encoder(pack(row, multi_sizes().prep_shape))[0], embeddings[0], atol=1e-6)
 
 
 def test_decoded_nets_are_modules_that_compute_what_their_parameters_say():
     space = space_of("resnet8")
     embeddings = torch.randn(3, 256)
     x = torch.randn(5, *SHAPE)
-    rows = unpack(space.autoencoder.decode(embeddings), space.nets[0].num_parameters)
-    expected = space.nets[0].run(rows, x)
+    net = space.space.nets[0]
+    expected = net.run(space.space.decode(embeddings), x)
     nets = space.decode(embeddings)
     for net, logits in zip(nets, expected):
         assert not net.training and torch.allclose(net(x), logits, atol=1e-5)
@@ -114,14 +116,17 @@ def test_lines_begin_and_end_at_their_ends_and_take_nets_or_embeddings():
 
 
 def tiny_images():
+    """Return 200 images in each split."""
     images = load_images("photos")
-    few = {name: make_images(part.pixels.numpy()[:200], part.labels.numpy()[:200], (0.5,), (0.2,), 1)
-           for name, part in (("train", images.train), ("val", images.val))}  # fmt: skip
-    return type(images)("photos", few["train"], few["val"], few["val"], images.class_names)
+    few = {
+        name: make_images(part.pixels.numpy()[:200], part.labels.numpy()[:200], (0.5,), (0.2,), 1)
+        for name, part in (("train", images.train), ("val", images.val))
+    }
+    return replace(images, train=few["train"], val=few["val"], test=few["val"])
 
 
-@pytest.mark.parametrize("names", [["resnet8"], all_names()])
-def test_optimizing_keeps_what_is_best_on_validation_images(names):
+@pytest.mark.parametrize("names", [["resnet8"], all_names()], ids=["single", "multi"])
+def test_optimizing_returns_what_is_best_on_validation_images(names, few_photos):
     space, images = space_of(*names), tiny_images()
     start = space.encode([trained_like(names[0], seed) for seed in range(2)])
     teacher = trained_like("resnet56")
@@ -129,105 +134,142 @@ def test_optimizing_keeps_what_is_best_on_validation_images(names):
     found = space.optimize(start, images, teacher, **options)
     assert found.shape == start.shape and space.class_ids(found) == space.class_ids(start)
     for before, after in zip(start, found):
-        class_id = space.class_ids(before)[0]
-        nets = space.nets[class_id]
-        rows = [unpack(space.autoencoder.decode(e[None]), nets.num_parameters) for e in (before, after)]
-        was, now = (accuracy(nets, row, images.val).item() for row in rows)
+        net = space.space.nets[space.class_ids(before)[0]]
+        was, now = (accuracy(net, space.space.decode(e[None]), images.val).item() for e in (before, after))
         assert now >= was
     # each as if it were alone, and a file of the teacher is the teacher
     assert torch.allclose(space.optimize(start[1], images, teacher.state_dict(), **options), found[1], atol=1e-4)
 
 
-def test_sirens_go_in_and_out(tmp_path):
+def test_sirens_go_in_and_out(tmp_path, few_photos):
     space, siren = siren_space(), Siren((3, 16, 16, 1))
-    nets = SirenNets((3, 16, 16, 1))
+    net = space.space.nets[0]
     # an instance of the original release: the state dict and its samples
     torch.save({"mlp": siren.state_dict(), "sdf": torch.zeros(8, 4)}, tmp_path / "mlp.pt")
     e = space.encode([siren, tmp_path / "mlp.pt"])
     assert torch.equal(e[0], e[1])
     points = torch.rand(7, 3) * 2 - 1
-    rows = unpack(space.autoencoder.decode(e), nets.num_parameters)
-    assert torch.allclose(space.decode(e[0])(points.clone()), nets.run(rows[:1], points.clone())[0], atol=1e-6)
-    with pytest.raises(InputError, match="classify nothing"):
+    assert torch.allclose(space.decode(e[0])(points.clone()), net.run(space.space.decode(e[:1]), points)[0], atol=1e-6)
+    with pytest.raises(InputError, match="SIREN"):
         space.optimize(e, tiny_images(), siren)
 
 
 @pytest.mark.parametrize("name", [*all_names(), "siren"])
-def test_exported_files_compute_the_same(name, tmp_path):
-    space = siren_space() if name == "siren" else space_of(name)
-    net = Siren((3, 16, 16, 1)) if name == "siren" else trained_like(name)
+def test_exported_state_dicts_are_those_of_the_decoded_net(name, tmp_path):
+    space, net, _ = example(name)
     e = space.encode(net)
     decoded = space.decode(e)
-    for suffix in ("safetensors", "pt", "onnx"):
+    for suffix in ("safetensors", "pt"):
         space.export(e, tmp_path / f"net.{suffix}", {"why": "test"})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "net.pt", "net.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pt", "net.safetensors"]
     state, facts = read_instance(tmp_path / "net.safetensors")
     assert facts["architecture"] == name and facts["why"] == "test"
     plain = torch.load(tmp_path / "net.pt", weights_only=True)
     for key, value in decoded.state_dict().items():
         assert torch.equal(state[key], value) and torch.equal(plain[key], value)
     assert torch.allclose(space.encode(tmp_path / "net.pt"), space.encode(decoded), atol=1e-6)
+    with pytest.raises(InputError, match=r"net.h5.*\.safetensors, \.pt, \.onnx"):
+        space.export(e, tmp_path / "net.h5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*all_names(), "siren"])
+def test_exported_onnx_computes_what_the_decoded_net_computes(name, tmp_path):
+    space, net, shape = example(name)
+    e = space.encode(net)
+    decoded = space.decode(e)
+    space.export(e, tmp_path / "net.onnx", {"why": "test"})
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     for batch in (1, 5):
-        x = torch.randn(batch, *([3] if name == "siren" else SHAPE))
+        x = torch.randn(batch, *shape)
         (output,) = session.run(["output"], {"input": x.numpy()})
         expected = decoded(x.clone()).detach().numpy()
         assert np.abs(output - expected).max() <= 1e-4 * np.abs(expected).max()
     props = {prop.key: json.loads(prop.value) for prop in onnx.load(tmp_path / "net.onnx").metadata_props}
-    assert props["architecture"] == name
-    with pytest.raises(InputError, match=r"safetensors, .pt, .onnx"):
-        space.export(e, tmp_path / "net.h5")
+    assert props["architecture"] == name and props["why"] == "test"
 
 
-def test_what_a_space_was_trained_with_is_kept_whatever_its_numbers(tmp_path):
+def example(name):
+    """Return a space for one architecture, a net of it, and the shape of its inputs."""
+    if name == "siren":
+        return siren_space(), Siren((3, 16, 16, 1)), (3,)
+    return space_of(name), trained_like(name), SHAPE
+
+
+def test_what_a_space_was_trained_with_is_saved_whatever_its_numbers(tmp_path):
     trained = {
         "constants": {"clip_norm": float("inf"), "prep_shape": (8, 16), "why": "-Infinity"},
         "best_score": -float("inf"),
     }
     space = space_of("resnet8").space
-    NetSpace(Space(space.autoencoder, space.decodes, trained)).save(tmp_path)
-    kept = NetSpace.load(tmp_path).space.trained
-    assert kept == {"constants": {"clip_norm": "inf", "prep_shape": [8, 16], "why": "-Infinity"}, "best_score": "-inf"}
+    NetSpace(Space(space.model, space.nets, space.about, trained)).save(tmp_path)
+    found = NetSpace.load(tmp_path).space.trained
+    assert found == {"constants": {"clip_norm": "inf", "prep_shape": [8, 16], "why": "-Infinity"}, "best_score": "-inf"}
 
 
 def test_a_saved_space_is_the_same_elsewhere(tmp_path):
     for i, space in enumerate((space_of(*all_names()), space_of("resnet8"), siren_space())):
         space.save(tmp_path / str(i))
         again = NetSpace.load(tmp_path / str(i))
-        assert again.architectures == space.architectures and again.space.decodes == space.space.decodes
-        for key, value in space.autoencoder.state_dict().items():
-            assert torch.equal(again.autoencoder.state_dict()[key], value)
+        assert again.architectures == space.architectures and again.space.about == space.space.about
+        for key, value in space.space.model.state_dict().items():
+            assert torch.equal(again.space.model.state_dict()[key], value)
+        assert not any(parameter.requires_grad for parameter in again.space.model.parameters())
+
+
+def test_loading_and_using_a_space_does_not_move_the_callers_random_numbers(project, tmp_path):
+    space = space_of("resnet8")
+    space.save(tmp_path / "space")
+    net, teacher, images = trained_like("resnet8"), trained_like("resnet56"), tiny_images()
+
+    def states():
+        return [torch.get_rng_state().tolist(), repr(np.random.get_state()), random.getstate()]
+
+    before = states()
+    for path in (tmp_path / "space", "runs/photos/single", "runs/photos/multi/best.pt", "runs/chairs/mlps"):
+        NetSpace.load(path)
+        assert states() == before
+    space.decode(space.encode(net))
+    space.optimize(space.encode(net), images, teacher, validate_every=1, patience=1)
+    assert states() == before
+
+
+def test_a_runs_folder_and_its_best_checkpoint_are_one_space(project):
+    by_folder, by_file = (NetSpace.load(f"runs/photos/multi{name}") for name in ("", "/best.pt"))
+    assert by_folder.architectures == all_names()
+    for key, value in by_folder.space.model.state_dict().items():
+        assert torch.equal(by_file.space.model.state_dict()[key], value)
+    assert by_folder.space.trained["step"] in (8, 16, 24)
 
 
 @pytest.mark.parametrize("original", ORIGINALS)
 def test_checkpoints_of_the_original_release_are_read_once_they_are_named(original, tmp_path, monkeypatch):
-    """Its keys, no sizes. The paper's sizes are 40 MB and more; the grid is the paper's, the PRep just large enough."""
+    """Its keys, no sizes. The paper's sizes are 40 MB and more: the PRep is just large enough."""
     shape = {"cifar10/single": (8, 10_000), "mlps": (8, 10_000), "tiny-imagenet-200/single": (16, 10_000)}
-    sizes = Sizes(shape.get(original, (88, 10_000)))
     several = original.endswith("multi")
-    if several:
-        monkeypatch.setattr("training.spaces.ORIGINAL_IMAGES", {"cifar10": (32, 10), "tiny-imagenet-200": (64, 200)})
-    autoencoder = PrepAutoencoder(sizes, 4)  # its decoder always holds a classifier
-    save_checkpoint(tmp_path / "best.pt", {"epoch": 3, "best_score": 1.0, **net_space_state(autoencoder), "2": {}})
+    model = PrepAutoencoder(Sizes(shape.get(original, (88, 10_000))), 4)  # its decoder always has a classifier
+    entries = {name: value for name, value in model_entries(model).items() if name != "sizes"}
+    save_checkpoint(tmp_path / "best.pt", {"epoch": 3, "best_score": 1.0, **entries, "2": {}})
     with pytest.raises(InputError, match="original="):
-        load_space(tmp_path / "best.pt")
-    space = load_space(tmp_path / "best.pt", original)
-    assert (space.autoencoder.classifier is not None) == several
-    assert torch.equal(space.autoencoder.encoder.conv1[0].weight, autoencoder.encoder.conv1[0].weight)
-    nets = space.nets()
-    assert nets[0].num_parameters == {"mlps": 67_073, "cifar10/single": 77_706, "tiny-imagenet-200/single": 128_456,
+        Space.load(tmp_path / "best.pt")
+    with pytest.raises(InputError, match="'mnist'"):
+        Space.load(tmp_path / "best.pt", "mnist")
+    space = Space.load(tmp_path / "best.pt", original)
+    assert (space.model.classifier is not None) == several
+    assert torch.equal(space.model.encoder.conv1[0].weight, model.encoder.conv1[0].weight)
+    assert space.nets[0].num_parameters == {"mlps": 67_073, "cifar10/single": 77_706, "tiny-imagenet-200/single": 128_456,
                                       "cifar10/multi": 62_006, "tiny-imagenet-200/multi": 79_612}[original]  # fmt: skip
 
 
 def test_what_is_not_a_space_is_refused_by_name(tmp_path):
     for name, change, message in (
         ("format", lambda c: c.update(format=9), "format 9"),
-        ("names", lambda c: c["decodes"].update(architectures=["vgg"]), "architectures"),
-        ("shape", lambda c: c["decodes"].update(image_shape=[1, 8]), "image_shape"),
-        ("classes", lambda c: c["decodes"].update(class_names=None), "class_names"),
+        ("names", lambda c: c["nets"].update(architectures=["vgg"]), "architectures"),
+        ("shape", lambda c: c["nets"].update(image_shape=[1, 8]), "image_shape"),
+        ("classes", lambda c: c["nets"].update(class_names=None), "class_names"),
         ("sizes", lambda c: c.update(sizes={"emb_size": "big"}), "sizes"),
-        ("others", lambda c: c["sizes"].update(emb_size=512), "is not the space of config.json"),
-        ("weights", lambda c: c.update(weights="sha256:0"), "is not the space of config.json"),
+        ("others", lambda c: c["sizes"].update(emb_size=512), "netspace.safetensors"),
+        ("weights", lambda c: c.update(weights="sha256:0"), "netspace.safetensors"),
     ):
         folder = tmp_path / name
         space_of("resnet8").save(folder)
@@ -239,7 +281,7 @@ def test_what_is_not_a_space_is_refused_by_name(tmp_path):
     with pytest.raises(InputError, match="no checkpoint"):
         NetSpace.load(tmp_path / "nowhere")
     space = space_of("resnet8")
-    with pytest.raises(InputError, match="is no resnet8 for these images"):
+    with pytest.raises(InputError, match="not a resnet8 for these images"):
         space.encode(trained_like("resnet8", shape=(3, 32, 32)))
     with pytest.raises(InputError, match="is none of"):
         space_of(*all_names()).encode(nn.Linear(2, 2))
@@ -250,12 +292,12 @@ def test_what_is_not_a_space_is_refused_by_name(tmp_path):
 
 
 def test_layers_numbered_otherwise_are_read_in_their_order():
-    nets = ArchitectureOnImages(ARCHITECTURES["vanilla_cnn"], SHAPE, CLASSES)
+    net = TargetNet(ARCHITECTURES["vanilla_cnn"], SHAPE, CLASSES)
     state = trained_like("vanilla_cnn").state_dict()
     numbers = sorted({int(name.split(".")[1]) for name in state})
     theirs = {f"layers.{3 * numbers.index(int(n.split('.')[1])) + 1}.{n.split('.')[2]}": v for n, v in state.items()}
     assert set(theirs) != set(state)
-    assert torch.equal(fused_row(nets, theirs, "theirs"), fused_row(nets, state, "ours"))
+    assert torch.equal(row_of(net, theirs, "theirs"), row_of(net, state, "ours"))
 
 
 def test_wrappers_and_checkpoints_are_unwrapped_and_nothing_else_is():
@@ -271,9 +313,8 @@ def test_wrappers_and_checkpoints_are_unwrapped_and_nothing_else_is():
             plain_state(other, "it")
 
 
-def test_the_lines_in_the_readme_run(tmp_path, monkeypatch):
-    run_all(tmp_path)
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.slow  # exports to ONNX
+def test_the_lines_in_the_readme_run(own_project, monkeypatch):
     monkeypatch.setattr(NetSpace, "optimize", partialmethod(NetSpace.optimize, validate_every=5, patience=2))
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     (block,) = [code for code in re.findall(r"```python\n(.*?)```", readme, re.S) if "NetSpace.load" in code]

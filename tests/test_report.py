@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,18 +38,24 @@ from models.instances import TargetNets
 from models.prep import pack
 from tests import miniature
 from tests.browsing import launched, opened
-from tests.test_bad_input import changed, refused
+from tests.projects import changed_text, copy_project, patch_photos
+from tests.test_bad_input import refused
 
 HOSTILE = "<img src=x onerror=alert(1)>'\"</script><b>%{x}&amp;{{7*7}}"
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}  # CSS pixels
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("report")
-    miniature.run_all(root)
-    miniature.run_all_mlps(root)
-    return root
+def root(project_folder, tmp_path_factory):
+    """Run the module's tests in a copy of the project in which one architecture and shapes were run, and no search."""
+    root = copy_project(project_folder, tmp_path_factory.mktemp("report") / "project")
+    for name in ("multi", "missing", "weights", "both", "single/latspace"):
+        shutil.rmtree(root / "runs/photos" / name)
+    for path in root.glob("runs/photos/single/eval_latspace_single.*"):
+        path.unlink()
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(root):
+        patch_photos(patch)
+        yield root
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +125,7 @@ def label(chart):
 # The page
 
 
+@pytest.mark.slow
 def test_the_slider_shows_the_numbers_of_the_json_and_the_preps_at_gamma(open_page, paths, root):
     section = open_page(paths["photos"]).locator("#single")
     line = results(root, "photos", "single", "interpolate_single_arch")
@@ -136,6 +144,7 @@ def test_the_slider_shows_the_numbers_of_the_json_and_the_preps_at_gamma(open_pa
     assert line["from"] in map(str, listed(root, "test")) and Path(line["from"]).stem in section.inner_text()
 
 
+@pytest.mark.slow
 def test_the_ring_on_the_map_is_at_the_ends_of_the_line(open_page, paths, root):
     section = open_page(paths["photos"]).locator("#single")
     line, chart = results(root, "photos", "single", "interpolate_single_arch"), section.locator(".map")
@@ -146,6 +155,7 @@ def test_the_ring_on_the_map_is_at_the_ends_of_the_line(open_page, paths, root):
         assert [shape_of(chart, "xanchor"), shape_of(chart, "yanchor")] == pytest.approx([x, y], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_slider_is_moved_by_keys(open_page, paths):
     section = open_page(paths["photos"]).locator("#single")
     move(section, 3)
@@ -155,6 +165,7 @@ def test_the_slider_is_moved_by_keys(open_page, paths):
     assert "0.40" in section.locator("output").inner_text()
 
 
+@pytest.mark.slow
 def test_the_slider_of_shapes_moves_meshes_and_measured_values(open_page, paths, root):
     section = open_page(paths["chairs"]).locator("#mlps")
     line = results(root, "chairs", "mlps", "interpolate_mlps")
@@ -173,6 +184,7 @@ def test_the_slider_of_shapes_moves_meshes_and_measured_values(open_page, paths,
     assert sizes[0] != sizes[1]
 
 
+@pytest.mark.slow
 def test_the_map_names_the_instance_under_the_pointer_and_the_one_that_keys_reach(open_page, paths, root):
     page = open_page(paths["photos"])
     chart, points = page.locator("#single .map"), page.locator("#single .map .points path.point")
@@ -192,6 +204,7 @@ def test_the_map_names_the_instance_under_the_pointer_and_the_one_that_keys_reac
     assert lists["train"][0].stem in label(chart)
 
 
+@pytest.mark.slow
 def test_keys_read_a_curve(open_page, paths, root):
     page = open_page(paths["photos"])
     lines = [json.loads(line) for line in (root / "runs/photos/single/scalars.jsonl").read_text().splitlines()]
@@ -202,6 +215,7 @@ def test_keys_read_a_curve(open_page, paths, root):
 
 
 @pytest.mark.parametrize(("name", "scheme"), [("photos", "light"), ("photos", "dark"), ("chairs", "dark")])
+@pytest.mark.slow
 def test_nothing_sticks_out_and_everything_has_a_text(open_page, paths, name, scheme):
     for size in (WIDE, NARROW):
         page = open_page(paths[name], size, scheme)
@@ -222,6 +236,7 @@ def test_nothing_sticks_out_and_everything_has_a_text(open_page, paths, name, sc
         assert all(texts)
 
 
+@pytest.mark.slow
 def test_charts_follow_a_change_of_the_colour_scheme(open_page, paths):
     page = open_page(paths["photos"])
     fill = "getComputedStyle(document.querySelector('.chart .xtitle')).fill"
@@ -230,6 +245,7 @@ def test_charts_follow_a_change_of_the_colour_scheme(open_page, paths):
     page.wait_for_function(f"light => {fill} !== light", arg=light)
 
 
+@pytest.mark.slow
 def test_the_page_has_every_figure_the_numbers_and_what_is_missing(open_page, paths, root):
     page = open_page(paths["photos"])
     assert page.locator(".figures img").count() == len(list((root / "runs/photos/single").glob("*.png"))) == 3
@@ -247,6 +263,7 @@ def test_the_page_has_every_figure_the_numbers_and_what_is_missing(open_page, pa
     assert all(value in page.locator(".provenance").inner_text() for value in versions.values())
 
 
+@pytest.mark.slow
 def test_hostile_names_are_text(open_page, tmp_path):
     nets = TargetNets.sirens((3, 4, 1))
     rows = torch.randn(4, nets[0].num_parameters)
@@ -395,19 +412,19 @@ def test_without_any_results_it_names_the_first_commands(tmp_path):
 def test_broken_results_are_refused_by_name(root):
     flags = ("--lists-dir", "lists", "--runs-dir", "runs", "--data-dir", "data")
     single = root / "runs/photos/single"
-    with changed(single / "eval_single.json", "{"):
+    with changed_text(single / "eval_single.json", "{"):
         refused("report", *flags, cwd=root, match=("eval_single.json", "python eval_single.py photos"))
-    with changed(single / "eval_single.json", '{"target_accuracy": [1]}'):
+    with changed_text(single / "eval_single.json", '{"target_accuracy": [1]}'):
         refused("report", *flags, cwd=root, match=("eval_single.json", "predicted_accuracy"))
     line = results(root, "photos", "single", "interpolate_single_arch")
-    with changed(single / "interpolate_single_arch.json", json.dumps({**line, "from": "elsewhere/a.pt"})):
+    with changed_text(single / "interpolate_single_arch.json", json.dumps({**line, "from": "elsewhere/a.pt"})):
         assert "elsewhere/a.pt" in report.main(config(root, "photos")).read_text()
     del line["from"]
-    with changed(single / "interpolate_single_arch.json", json.dumps(line)):
+    with changed_text(single / "interpolate_single_arch.json", json.dumps(line)):
         refused("report", *flags, cwd=root, match=("interpolate_single_arch.json", "from"))
-    with changed(single / "eval_single.png", "no image"):
+    with changed_text(single / "eval_single.png", "no image"):
         refused("report", *flags, cwd=root, match="eval_single.png")
-    with changed(single / "scalars.jsonl", "{}\n"):
+    with changed_text(single / "scalars.jsonl", "{}\n"):
         refused("report", *flags, cwd=root, match="scalars.jsonl")
 
 
@@ -420,7 +437,7 @@ def test_broken_results_are_refused_by_name(root):
     ],
 )
 def test_what_is_gone_is_named_and_the_rest_shown(root, gone, named, still, capsys):
-    with changed(root / gone, None):
+    with changed_text(root / gone, None):
         section = report.section_of(config(root, "photos"), "single", root / "runs/photos/single")
         report.main(config(root, "photos"))
     assert any(named in " ".join([what, *commands]) for what, commands in section.missing)

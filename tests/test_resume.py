@@ -19,8 +19,7 @@ from data import load
 from data.instance_files import read_instance
 from models.errors import InputError
 from tests import miniature
-from training import run, zoo
-from training.latent_search import LatentSearch
+from training import zoo
 from training.run import Run
 from training.runtime import Interrupted, handled_signals
 from training.zoo import Ensemble
@@ -190,19 +189,6 @@ def test_a_signal_stops_after_a_step_which_is_not_done_again(own_project, monkey
     check_same_run(unbroken.folders.run("photos", folder), last.parent)
 
 
-def test_a_checkpoint_is_written_between_rare_validations(own_project, monkeypatch):
-    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0)
-    unbroken, broken = configs(own_project, miniature.train_config, num_steps=6, validate_every=100)
-    train_single_arch.main(unbroken)
-    with monkeypatch.context() as patch:
-        stop_after(patch, Run, "descend", 4)
-        with pytest.raises(Stop):
-            train_single_arch.main(broken)
-    assert torch.load(broken.folders.run("photos", "single") / "last.pt", weights_only=True)["step"] == 4
-    train_single_arch.main(broken)
-    check_same_run(*(config.folders.run("photos", "single") for config in (unbroken, broken)))
-
-
 def test_a_longer_run_at_a_constant_rate_continues_a_shorter_one(own_project):
     longer, shorter = configs(own_project, miniature.train_config, schedule="constant", num_steps=8, validate_every=4)
     train_single_arch.main(longer)
@@ -280,17 +266,6 @@ def test_latent_space_optimization(own_project, monkeypatch, script):
     check_same_run(whole, folder)
 
 
-def test_the_best_embeddings_are_those_of_the_highest_validation_and_gains_must_exceed_min_delta():
-    search = LatentSearch(torch.zeros(2, 3), patience=2, min_delta=1.0)
-    for step, accuracy in enumerate([[50.0, 60.0], [50.9, 62.0], [52.0, 61.0], [52.5, 62.5]]):
-        search.embeddings.data.fill_(step)
-        search.update(torch.tensor(accuracy))
-        assert not search.stopped
-    assert search.best[:, 0].tolist() == [2, 1] and search.best_accuracy.tolist() == [52, 62]
-    search.update(torch.tensor([53.0, 63.0]))
-    assert search.stopped and search.best[:, 0].tolist() == [2, 1]
-
-
 # What turns NaN or infinite
 
 
@@ -328,22 +303,6 @@ def test_a_diverging_instance_is_named(few_photos, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.safetensors"))
     (checkpoint,) = tmp_path.rglob("*.pt")
     assert torch.load(checkpoint, weights_only=True)["ensemble"]["rows"].isfinite().all()
-
-
-def test_a_diverging_search_is_named_and_its_checkpoint_stays(own_project, monkeypatch):
-    original = Run.descend
-
-    def infinite_at_step_5(self, loss, *arguments):
-        original(self, loss / (0 if self.step == 5 else 1), *arguments)
-
-    monkeypatch.setattr(Run, "descend", infinite_at_step_5)
-    config = miniature.search_config(train_latspace_single, own_project, seed=1, patience=9)
-    for path in (config.run_dir / "latspace").glob("*.*"):
-        if path.is_file():
-            path.unlink()
-    with pytest.raises(InputError, match=r"at step 5, which showed .*seed5.*; lower --learning-rate"):
-        train_latspace_single.main(config)
-    assert torch.load(config.run_dir / "latspace/last.pt", weights_only=True)["step"] == 4
 
 
 def test_results_say_what_they_were_made_with(own_project):
