@@ -191,7 +191,7 @@ def paths_in(text):
 
 
 def test_every_script_with_a_command_line_runs_in_miniature(each_script):
-    assert not set(SCRIPTS) ^ set(each_script), "run_each_script of tests/miniature.py must run every script"
+    assert not set(SCRIPTS) ^ set(each_script), "the runs of tests/miniature.py must have every script"
 
 
 @script_of
