@@ -180,7 +180,6 @@ class Run:
         if not is_first():
             return
         if best:
-            self.refuse_divergence()
             save_checkpoint(self.folder / "best.pt", self._state())
         self._save_last()
 
