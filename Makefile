@@ -75,7 +75,7 @@ cifar10-small: $(VENV)/installed ## draws Fig. 3c and 3d on CIFAR-10, with few a
 # Two processes of one thread each: nets this small gain little by a second thread.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
 
-test: $(VENV)/installed ## properties, bad input, every script once in miniature
+test: $(VENV)/installed ## the quick tests: properties, bad input, every script once in miniature
 	$(PYTEST)
 
 test-all: $(VENV)/installed ## also several ranks, killed and resumed scripts, the report in a browser

@@ -1,4 +1,6 @@
-"""Kill scripts in miniature, for test_faults.py: each attempt is a process of its own, forked from one that has imported all.
+"""Kill scripts in miniature, for test_faults.py.
+
+Each attempt is a process of its own, forked from one that has imported everything.
 
 A script's files are compared with those of an unbroken run in a copy of the same folder, by the same relative paths.
 """
@@ -86,7 +88,10 @@ SCRIPTS: dict[str, tuple[Any, Callable[[], Any]]] = {
 
 
 def start(name: str, folder: Path, before: Callable[[], None] = lambda: None) -> int:
-    """Run a script in `folder`, after `before`, in a new process; return its number. What it prints goes to .out and .err."""
+    """Run a script in `folder`, after `before`, in a new process; return its number.
+
+    What it prints goes to .out and .err.
+    """
     process = os.fork()
     if process:
         return process
@@ -117,7 +122,7 @@ def wait(process: int) -> int:
 
 
 def send_at_write(number: int, which: int) -> Callable[[], None]:
-    """Send its own process a signal around the n-th time that it writes, syncs or moves a file: before that, or after."""
+    """Send its own process a signal before or after the n-th time that it syncs, moves or deletes a file."""
 
     def prepare() -> None:
         left = [which]
@@ -189,7 +194,7 @@ def kill_and_finish(name: str, folder: Path, kills: int, moments: int, seconds: 
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Return what there is, by relative path: bytes, or what a checkpoint has. Without TensorBoard's times and hidden files."""
+    """Return what there is, by relative path: bytes, or what a checkpoint has; without TensorBoard's times."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
@@ -199,7 +204,8 @@ def contents(folder: Path) -> dict[str, Any]:
             found[str(inside)] = torch.load(path, weights_only=True)
         elif path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                found[str(inside)] = {name: file.get_tensor(name) for name in file.keys()} | (file.metadata() or {})  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                found[str(inside)] = tensors | (file.metadata() or {})
         else:
             found[str(inside)] = path.read_bytes()
     return found

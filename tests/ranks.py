@@ -1,6 +1,7 @@
 """Run scripts in miniature on several ranks, for test_distributed.py.
 
-torchrun tests/ranks.py ROOT RUNS_DIR JOB ..., or quicker, with one import for all ranks, python tests/ranks.py RANKS ROOT ...
+torchrun tests/ranks.py ROOT RUNS_DIR JOB ...
+python tests/ranks.py RANKS ROOT RUNS_DIR JOB ...  # quicker: one import for all ranks
 """
 
 import os

@@ -58,7 +58,7 @@ def refused(name, *arguments, cwd, match):
 
 
 def files_in(folder):
-    """Return when files were written and how large they are, but for those that say which process a folder belongs to."""
+    """Return when files were written and how large they are, but for locks."""
     paths = [path for path in Path(folder).rglob("*") if path.is_file() and path.name not in (".lock", ".locked-by")]
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
 

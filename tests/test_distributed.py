@@ -82,8 +82,8 @@ def file_of(runs, job, name):
 def check_net_space(job, runs, reference):
     """Parameters agree to 1e-5 after 20 steps at rate 1e-4, gradients' running means to 1e-4 of their norm.
 
-    Adam makes a step of up to the rate out of a gradient that is nothing but rounding: one parameter in 10,000 may differ
-    by that much.
+    Adam makes a step of up to the rate out of a gradient that is nothing but rounding: one parameter in 10,000 may
+    differ by that much.
     """
     few, one = (torch.load(file_of(folder, job, "last.pt"), weights_only=True) for folder in (runs, reference))
     assert few["step"] == one["step"] == 20

@@ -1,4 +1,4 @@
-"""Scripts that are killed and run again leave what an unbroken run leaves, bit for bit; one run a folder; a full disk."""
+"""Scripts that are killed and run again leave what an unbroken run leaves; one run a folder; a full disk."""
 
 import contextlib
 import os
@@ -136,7 +136,13 @@ def test_what_cannot_be_written_is_refused(tmp_path):
 
 # One run a folder
 
-LOCK = "from pathlib import Path; from training.runtime import lock_folder; lock_folder(Path('{}')); print('locked', flush=True); input()"
+LOCK = """
+from pathlib import Path
+from training.runtime import lock_folder
+lock_folder(Path("{}"))
+print("locked", flush=True)
+input()
+"""
 
 
 def locker(folder):

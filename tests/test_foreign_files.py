@@ -1,4 +1,4 @@
-"""A table of bad inputs over all scripts and readers: status 2, one line that names the file, nothing written, nothing run.
+"""A table of bad inputs over all scripts: status 2, one line that names the file, nothing written, no code run.
 
 Each row breaks something in a copy of the small project, or in an empty folder, and runs a script there.
 """
@@ -398,7 +398,7 @@ TABLE = {
         "project",
         saved(LAST, set_to("2", "param_groups", [])),
         TRAIN,
-        "holds no state of this Adam",
+        ("last.pt", "Adam"),
     ),
     # stacks that were stopped
     "stack that runs code": ("project", both(code(IN_TRAINING)), (*CREATE, "--lists-dir", "new"), "cannot be read"),

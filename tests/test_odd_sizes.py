@@ -44,7 +44,7 @@ def test_one_instance_of_each_split_and_a_meta_batch_of_more(tmp_path, few_photo
 
 
 def test_zeros_are_accepted_where_they_make_sense(own_project):
-    """No noise, no spread around the start, no schedule's end, a goal that is reached at once, a checkpoint at every step."""
+    """No noise, no spread around the start, a goal that is reached at once, a checkpoint at every step."""
     nothing = dict(prep_noise=0.0, affine_scale=0.0, affine_quantile=0.0, final_fraction=0.0, seed=0, num_steps=1)
     folders = miniature.folders(own_project / "zeros")
     folders = miniature.replace(folders, lists_dir=miniature.folders(own_project).lists_dir)

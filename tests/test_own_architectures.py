@@ -1,4 +1,4 @@
-"""An architecture of one's own, registered in models/target_nets, goes through the scripts like those that are there."""
+"""An architecture of one's own, registered in models/target_nets, goes through the scripts like the others."""
 
 import json
 from pathlib import Path

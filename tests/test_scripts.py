@@ -251,7 +251,7 @@ def test_other_constants_do_not_mix_with_what_is_there(own_project):
 
 
 def test_original_checkpoints_are_read(own_project, tmp_path):
-    """Those hold no sizes, and a ClassId classifier in the decoder; sizes other than the paper's come from the shapes."""
+    """They have no sizes, which come from the shapes, and a ClassId classifier in the decoder."""
     model = PrepAutoencoder(Sizes((8, 648)))
     decoder = {**model.decoder.state_dict(), "arch_conv.0.weight": torch.zeros(10, 1, 3, 3)}
     torch.save(

@@ -56,7 +56,7 @@ def test_shapes_are_in_one_split_each_and_fits_come_closer(project, run_dir):
 
 
 def test_a_shape_is_fitted_alike_whatever_is_fitted_beside_it(tmp_path):
-    """In stacks of 4 and of 2, for a few steps: matrix products of other sizes round otherwise, and steps amplify that."""
+    """In stacks of 4 and of 2, for a few steps: products of other sizes round otherwise, and steps amplify that."""
     for stack in (4, 2):
         create_mlp_dataset.main(miniature.create_mlp_config(tmp_path / str(stack), side_by_side=stack, num_steps=5))
     nets = [tmp_path / str(stack) / "runs/chairs/nets/siren-adam" for stack in (4, 2)]

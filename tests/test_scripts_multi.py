@@ -89,7 +89,7 @@ def test_instances_differ_and_are_those_that_did_best_on_validation(project):
 
 
 def test_the_rate_falls_at_the_stated_epochs_and_validation_begins_late(few_photos, tmp_path, monkeypatch):
-    """There are 8 batches in an epoch of four; the rate falls after the second and third, validation begins at the second."""
+    """Of four epochs of 8 batches, the rate falls after the second and third, validation begins after the second."""
     rates, validated = [], []
     set_rate, update = Ensemble.set_learning_rate, Ensemble.update_best
     monkeypatch.setattr(Ensemble, "set_learning_rate", lambda self, rate: (rates.append(rate), set_rate(self, rate)))
