@@ -65,7 +65,7 @@ cifar10-small: $(VENV)/installed ## draws Fig. 3c and 3d on CIFAR-10, with few a
 	$(RUN) create_nets_dataset_single.py $(SMALL) --num-train 32 --num-val 4 --num-test 8 --side-by-side 44 \
 		--image-batch 64 --learning-rate 2e-3 --classifier-start zero --lengths-in steps --lengths $(SMALL_STEPS)
 	$(RUN) train_single_arch.py $(SMALL) --prep-shape 32 2432 --emb-size 1024 --grid 32 --row-length 256 --row-channels 32 \
-		--affine-start instance --prep-noise 0.3 --reorder-channels --meta-batch 4 --image-batch 64 \
+		--affine-start instance --affine-quantile 0.8 --prep-noise 0.3 --reorder-channels --meta-batch 4 --image-batch 64 \
 		--num-steps 1250 --validate-every 625 --learning-rate 3e-3 --schedule one-cycle --clip-norm 1
 	$(RUN) eval_single.py $(SMALL)
 	$(RUN) interpolate_single_arch.py $(SMALL)
