@@ -58,7 +58,7 @@ def run_script(
 def end(message: str, status: int) -> NoReturn:
     """Print an error and exit."""
     whose = f" (rank {rank()})" if num_ranks() > 1 else ""
-    print(f"error{whose}: {message}", file=sys.stderr)
+    sys.stderr.write(f"error{whose}: {message}\n")  # at once: the lines of several ranks do not mix
     raise SystemExit(status)
 
 
