@@ -6,6 +6,9 @@ from models.instances import TargetNet
 from models.target_nets import ARCHITECTURES
 from tests.projects import _made, each_script, few_photos, own_project, project, project_folder  # noqa: F401 (fixtures)
 
+# The architectures of the paper. Tests with a plain twin or an old output are of these; ARCHITECTURES may have more.
+PAPER = ("lenetlike", "vanilla_cnn", "resnet8", "resnet32", "resnet56")
+
 settings.register_profile("no deadline", deadline=None)  # how long an example takes says nothing about the property
 settings.load_profile("no deadline")
 

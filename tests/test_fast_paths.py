@@ -11,7 +11,7 @@ from benchmarks import plain
 from models.instances import TargetNet, TargetNets, run_instances
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import ARCHITECTURES, architectures_by_class_id, siren
-from tests.conftest import instances_in_float64
+from tests.conftest import PAPER, instances_in_float64
 from tests.test_prep_autoencoder import TOLERANCE, assert_same, assert_same_gradients
 from training.losses import (
     boundary_pairs,
@@ -32,8 +32,8 @@ M, B = 3, 6
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(
     ("name", "on"),
-    [*((name, PHOTOS) for name in ARCHITECTURES if name != "resnet56")]
-    + [*((name, CIFAR) for name in list(ARCHITECTURES)[:3])]
+    [*((name, PHOTOS) for name in PAPER if name != "resnet56")]
+    + [*((name, CIFAR) for name in PAPER[:3])]
     + [pytest.param("resnet56", PHOTOS, marks=pytest.mark.slow)],
 )
 def test_predicted_instances(name, on, dtype, form):
@@ -47,7 +47,7 @@ def test_predicted_instances(name, on, dtype, form):
 
 
 @pytest.mark.parametrize(
-    "name", [*(name for name in ARCHITECTURES if name != "resnet56"), pytest.param("resnet56", marks=pytest.mark.slow)]
+    "name", [*(name for name in PAPER if name != "resnet56"), pytest.param("resnet56", marks=pytest.mark.slow)]
 )
 def test_instances_in_training(name):
     """Three steps, batch norm and its running statistics included, in float64."""

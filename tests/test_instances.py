@@ -64,6 +64,8 @@ def assert_trains_as_alone(net, build, state, images, form):
 )
 def test_outputs_gradients_and_statistics_in_training(name, on, own_images, form):
     net, state = instances_in_float64(name, *on, m=M)
+    if form == "channels" and not net.folds:
+        pytest.skip(f"{name} is computed by vmap")
     images = torch.randn(*((M,) if own_images else ()), B, *on[0], dtype=torch.float64)
     assert_trains_as_alone(net, lambda: ARCHITECTURES[name].build(*on), state, images, form)
 

@@ -11,6 +11,7 @@ from models.instances import TargetNet, TargetNets, run_instances
 from models.prep import pack
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import ARCHITECTURES, architectures_by_class_id, siren
+from tests.conftest import PAPER
 from tests.old_outputs import recipe
 from training.losses import (
     class_id_losses,
@@ -51,7 +52,7 @@ def in_float64(name, side):
 
 
 @pytest.mark.parametrize("side", recipe.SIDES)
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", PAPER)
 def test_architectures(name, side):
     (image_shape, classes), (net, state) = recipe.SIDES[side], in_float64(name, side)
     images, rows = recipe.normal(B, *image_shape, seed=side + 1), net.fuse(state)

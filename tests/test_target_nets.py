@@ -23,6 +23,7 @@ COUNTS = {
     "resnet32": {CIFAR10: (466_906, 465_674), TINY_IMAGENET: (517_656, 516_424), PHOTOS: (29_782, 29_474)},
     "resnet56": {CIFAR10: (855_770, 853_642), TINY_IMAGENET: (906_520, 904_392), PHOTOS: (215_138, 214_074)},
 }
+from tests.conftest import PAPER
 
 
 @pytest.mark.parametrize("on", DATASETS.values(), ids=DATASETS)
@@ -34,9 +35,9 @@ def test_parameter_counts_and_outputs(name, on):
         assert module.eval()(torch.randn(2, *on[0])).shape == (2, on[1])
 
 
-def test_every_registered_architecture_is_folded_and_says_its_hidden_channels():
-    for architecture in ARCHITECTURES.values():
-        net = TargetNet(architecture, *PHOTOS)
+def test_the_papers_architectures_are_folded_and_say_their_hidden_channels():
+    for name in PAPER:
+        net = TargetNet(ARCHITECTURES[name], *PHOTOS)
         assert net.folds and net.hidden_channels()
     assert TargetNet(siren()).folds
 
