@@ -11,6 +11,7 @@ from models.instances import TargetNet
 from models.target_nets import ARCHITECTURES, Architecture, architectures_by_class_id, get_architecture, siren
 from models.target_nets.lenet_like import LeNetLike
 from models.target_nets.siren import Siren
+from tests.conftest import PAPER
 
 CIFAR10, TINY_IMAGENET, PHOTOS = ((3, 32, 32), 10), ((3, 64, 64), 200), ((1, 8, 8), 10)
 DATASETS = {"cifar10": CIFAR10, "tiny-imagenet-200": TINY_IMAGENET, "photos": PHOTOS}
@@ -23,7 +24,6 @@ COUNTS = {
     "resnet32": {CIFAR10: (466_906, 465_674), TINY_IMAGENET: (517_656, 516_424), PHOTOS: (29_782, 29_474)},
     "resnet56": {CIFAR10: (855_770, 853_642), TINY_IMAGENET: (906_520, 904_392), PHOTOS: (215_138, 214_074)},
 }
-from tests.conftest import PAPER
 
 
 @pytest.mark.parametrize("on", DATASETS.values(), ids=DATASETS)
