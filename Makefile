@@ -9,12 +9,12 @@ help: ## lists these targets
 	@echo "Targets that run Python first make the virtual environment $(VENV) if it is missing. Times are on 2 CPU cores."
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: photos-single ## trains 132 small ResNet8 on photos and their NetSpace, and draws the figures: 7 minutes
+demo: photos-single ## trains 132 small ResNet8 on photos and their NetSpace, and draws the figures: 3 minutes
 	$(RUN) visualize_prep.py
 	$(RUN) report.py photos
 
 # Nets this small gain little from a second thread. So independent scripts run two at a time, with one thread each.
-demo-multi: $(VENV)/installed ## runs every image experiment on photos, with four architectures, two of them unseen: 24 minutes
+demo-multi: $(VENV)/installed ## runs every image experiment on photos, with four architectures, two of them unseen: 8 minutes
 	OMP_NUM_THREADS=1 $(MAKE) --jobs 2 photos-nets-0 photos-nets-1 photos-single photos-multi photos-missing photos-single-search
 	$(RUN) report.py photos
 
@@ -50,7 +50,7 @@ photos-missing: photos-nets-0 photos-nets-1
 	$(RUN) eval_multi.py photos --setting missing
 	$(RUN) interpolate_multi_arch.py photos --setting missing
 
-demo-3d: $(VENV)/installed ## fits SIRENs to 64 chairs, trains their NetSpace, and draws shapes along lines: 12 minutes
+demo-3d: $(VENV)/installed ## fits SIRENs to 64 chairs, trains their NetSpace, and draws shapes along lines: 5 minutes
 	$(RUN) create_mlp_dataset.py
 	$(RUN) train_mlps.py
 	$(RUN) interpolate_mlps.py
