@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from data.images import ImageSet
-from data.instance_files import export_net, find_net, plain_state, read_instance, row_of
+from data.instance_files import Net, export_net, find_row
 from evaluation.spaces import Space
 from models.errors import InputError
 from models.instances import TargetNet
@@ -25,7 +25,6 @@ from models.target_nets import ARCHITECTURES
 from training.constants import Search
 from training.runtime import pick_device
 
-Net = nn.Module | dict[str, Tensor] | str | Path
 Ends = Tensor | Net | Sequence[Net]
 
 
@@ -65,12 +64,11 @@ class NetSpace:
         A file is a state dict, `.pt` or `.safetensors`. Raise InputError for a net that this space is not for.
         """
         several = isinstance(net, (list, tuple))
-        # All as wide as a PRep: nets of several architectures have rows of different lengths.
-        rows = [
-            pack(self._row(each)[None], self.space.model.prep_shape).flatten(1) for each in (net if several else [net])
-        ]
-        if not rows:
+        found = [find_row(self.space.nets.nets, each)[1] for each in (net if several else [net])]
+        if not found:
             raise InputError("no nets to encode; give at least one")
+        # All as wide as a PRep: nets of several architectures have rows of different lengths.
+        rows = [pack(row[None], self.space.model.prep_shape).flatten(1) for row in found]
         embeddings = self.space.encode(torch.cat(rows).to(self.device))
         return embeddings if several else embeddings[0]
 
@@ -81,14 +79,14 @@ class NetSpace:
         classes). With several architectures it has the one that the classifier predicts. A SIREN maps points (B, 3) to
         distances (B,).
         """
-        batch = self._batch(embedding)
+        batch = self.space.as_batch(embedding)
         rows = self.space.decode(batch)
         modules = [self.space.nets[class_id].module(row) for row, class_id in zip(rows, self.space.class_ids(batch))]
         return modules if embedding.dim() == 2 else modules[0]
 
     def class_ids(self, embedding: Tensor) -> list[int]:
         """Return the predicted ClassIds of embeddings (E,) or (N, E), which are indices into `architectures`."""
-        return self.space.class_ids(self._batch(embedding))
+        return self.space.class_ids(self.space.as_batch(embedding))
 
     def interpolate(self, a: Ends, b: Ends, gammas: Sequence[float] | Tensor) -> Tensor:
         """Return embeddings (K, E) on the line from a to b, each a net or an embedding: (1 - gamma)*a + gamma*b.
@@ -124,20 +122,13 @@ class NetSpace:
         `min_delta` points, the search stops and the best embeddings are returned. Raise InputError for a space of SIRENs,
         images of another shape, and a loss that is NaN.
         """
-        nets = self.space.nets
-        if not nets.takes_images:
-            raise InputError("SIRENs classify nothing; latent space optimization is for nets of images")
-        if images.image_shape != nets[0].input_shape or images.num_classes != nets[0].num_outputs:
-            raise InputError(
-                f"images {images.image_shape} of {images.num_classes} classes, this space is for {nets[0].input_shape} and "
-                f"{nets[0].num_outputs}; load the images that it was trained with"
-            )
+        self.space.check_images(images)
         if alpha is None:
-            alpha = 1.0 if len(nets) == 1 else 0.9
+            alpha = 1.0 if len(self.space.nets) == 1 else 0.9
         if not callable(teacher):
             teacher = self._module(teacher)
         search = Search(temperature, alpha, image_batch, learning_rate, validate_every, patience, min_delta, seed)
-        best = self.space.optimize(self._batch(embedding), images.to(self.device), teacher, search)
+        best = self.space.optimize(self.space.as_batch(embedding), images, teacher, search)
         return best if embedding.dim() == 2 else best[0]
 
     def export(self, embedding: Tensor, path: str | Path, facts: dict[str, Any] | None = None) -> None:
@@ -151,34 +142,9 @@ class NetSpace:
         facts = {"architecture": self.architectures[class_id], **about, **(facts or {})}
         export_net(net, Path(path), torch.zeros(2, *self.space.nets[class_id].input_shape), facts)
 
-    def _batch(self, embedding: Tensor) -> Tensor:
-        """Return embeddings (E,) or (N, E) as (N, E), on the device. Raise InputError for another shape."""
-        size = self.space.model.emb_size
-        if embedding.dim() not in (1, 2) or embedding.shape[-1] != size:
-            raise InputError(
-                f"an embedding of shape {tuple(embedding.shape)}; this space's are ({size},) or (N, {size})"
-            )
-        return embedding.detach().to(self.device).view(-1, size)
-
     def _module(self, net: Net) -> nn.Module:
         """Return a net of any registered architecture, for images like this space's."""
-        state, where = read_state(net)
         like = self.space.nets[0]
         known = [TargetNet(each, like.input_shape, like.num_outputs) for each in ARCHITECTURES.values()]
-        found = find_net(known, state, where)
-        return found.module(row_of(found, state, where).to(self.device))
-
-    def _row(self, net: Net) -> Tensor:
-        """Return the fused parameters (P,) of a net."""
-        state, where = read_state(net)
-        state = {name: value for name, value in state.items() if name != "sdf"}
-        return row_of(find_net(self.space.nets.nets, state, where), state, where)
-
-
-def read_state(net: Net) -> tuple[dict[str, Tensor], str]:
-    """Return a net's state dict on the CPU, and its name in messages."""
-    if isinstance(net, (str, Path)):
-        return read_instance(Path(net))[0], str(net)
-    where = "the net" if isinstance(net, nn.Module) else "the state dict"
-    state = plain_state(net.state_dict() if isinstance(net, nn.Module) else net, where)
-    return {name: value.detach().cpu() for name, value in state.items()}, where
+        found, row = find_row(known, net)
+        return found.module(row.to(self.device))

@@ -28,6 +28,7 @@ NUMBERED = re.compile(r"layers\.(\d+)\.(\w+)")
 FORMATS = (".safetensors", ".pt", ".onnx")  # that are written
 
 Shapes = dict[str, tuple[int, ...]]
+Net = nn.Module | dict[str, Tensor] | str | Path  # a net, its state dict, or the file of one
 
 
 def save_instance(path: Path, state: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -56,6 +57,16 @@ def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} cannot be read as an instance ({type(error).__name__}); delete it and run the script that made it again"
         ) from None
     return plain_state(state, str(path)), {}
+
+
+def state_of(net: Net) -> tuple[dict[str, Tensor], str]:
+    """Return a net's state dict on the CPU, without samples, and its name in messages. Raise InputError if it has none."""
+    if isinstance(net, (str, Path)):
+        state, where = read_instance(Path(net))[0], str(net)
+    else:
+        where = "the net" if isinstance(net, nn.Module) else "the state dict"
+        state = plain_state(net.state_dict() if isinstance(net, nn.Module) else net, where)
+    return {name: value.detach().cpu() for name, value in state.items() if name != "sdf"}, where
 
 
 def is_on_disk(path: Path, facts: dict[str, Any]) -> bool:
@@ -147,6 +158,13 @@ def find_net(candidates: Sequence[TargetNet], state: dict[str, Tensor], where: P
         return candidates[0]  # `row_of` names the difference
     names, shape = ", ".join(net.name for net in candidates), candidates[0].input_shape
     raise InputError(f"{where} is none of {names} for images of {shape}; check what it was saved from")
+
+
+def find_row(candidates: Sequence[TargetNet], net: Net) -> tuple[TargetNet, Tensor]:
+    """Return the candidate that a net is, and its row (P,). Raise InputError if it is none of them."""
+    state, where = state_of(net)
+    found = find_net(candidates, state, where)
+    return found, row_of(found, state, where)
 
 
 def siren_widths(state: dict[str, Tensor], where: Path | str) -> tuple[int, ...]:

@@ -99,6 +99,26 @@ class Space:
             return losses
         return losses + class_id_losses(self.model.classifier(embeddings), desired)
 
+    def as_batch(self, embedding: Tensor) -> Tensor:
+        """Return embeddings (E,) or (N, E) as (N, E), on the device. Raise InputError for another shape."""
+        size = self.model.emb_size
+        if embedding.dim() not in (1, 2) or embedding.shape[-1] != size:
+            raise InputError(
+                f"an embedding of shape {tuple(embedding.shape)}; this space's are ({size},) or (N, {size})"
+            )
+        return embedding.detach().to(self.device).view(-1, size)
+
+    def check_images(self, images: ImageSet) -> None:
+        """Raise InputError for a space of SIRENs, and for images of another shape or number of classes."""
+        net = self.nets[0]
+        if not self.nets.takes_images:
+            raise InputError("SIRENs classify nothing; latent space optimization is for nets of images")
+        if images.image_shape != net.input_shape or images.num_classes != net.num_outputs:
+            raise InputError(
+                f"images {images.image_shape} of {images.num_classes} classes, this space is for {net.input_shape} and "
+                f"{net.num_outputs}; load the images that it was trained with"
+            )
+
     def optimize(
         self, embeddings: Tensor, images: ImageSet, teacher: Callable[[Tensor], Tensor], config: Search
     ) -> Tensor:
@@ -106,6 +126,7 @@ class Space:
 
         `teacher` maps images (B, C, S, S) to logits (B, classes). Raise InputError if a loss is NaN or infinite.
         """
+        images = images.to(self.device)
         search = LatentSearch(embeddings, config.patience, config.min_delta)
         optimizer = torch.optim.Adam([search.embeddings], config.learning_rate)
         desired = self.class_ids(embeddings)
