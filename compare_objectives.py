@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.files import write_json, write_text
+from data.files import write_text
 from data.folders import Folders
 from data.nets import load_nets
+from data.texts import write_json
 from evaluation.metrics import accuracy, interpolate, median_index
 from evaluation.objectives import Comparison, load_trained, objectives_table, refuse_unlike
 from evaluation.plots import plot_objectives, save_figure

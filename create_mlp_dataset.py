@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.files import fingerprint_of_file, write_json
+from data.files import fingerprint_of_file
 from data.folders import Folders, dataset_name
 from data.instance_files import read_instance, save_instance
 from data.nets import Entry, list_texts, write_lists
 from data.shapes import Source, first_of_halves, fit_samples, make_shapes, split_shapes
 from data.streams import balanced_indices, device_keys
+from data.texts import write_json
 from evaluation.metrics import describe_fits, fits_in, measure_fit
 from models.instances import TargetNet
 from models.target_nets import siren

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from data.files import write_json, write_text
+from data.files import write_text
 from data.folders import command
+from data.texts import write_json
 from evaluation.metrics import accuracy_of
 from evaluation.plots import color_of, plot_search, save_figure
 from evaluation.spaces import MultiConfig, load_experiment

@@ -7,9 +7,10 @@ Initial is the instance decoded from the embedding of a test instance, optimized
 best on validation images; only this script uses test images. Needs train_latspace_single.py. Writes
 runs/<dataset>/single/eval_latspace_single.{json,md,pdf,png}."""
 
-from data.files import write_json, write_text
+from data.files import write_text
 from data.folders import command
 from data.nets import load_teacher
+from data.texts import write_json
 from evaluation.metrics import accuracy_of
 from evaluation.plots import PREDICTED, plot_search, save_figure
 from evaluation.spaces import SingleConfig, load_experiment

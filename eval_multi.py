@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data.files import write_json
+from data.texts import write_json
 from evaluation.metrics import accuracy_of
 from evaluation.plots import plot_several_architectures, save_figure
 from evaluation.spaces import MultiConfig, load_experiment

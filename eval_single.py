@@ -5,7 +5,7 @@
 
 Needs train_single_arch.py. Writes runs/<dataset>/single/eval_single.{json,pdf,png}."""
 
-from data.files import write_json
+from data.texts import write_json
 from evaluation.metrics import accuracy_of, correlation
 from evaluation.plots import plot_targets_and_predicted, save_figure
 from evaluation.spaces import SingleConfig, load_experiment

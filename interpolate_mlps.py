@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.files import write_json
 from data.folders import Folders, command, dataset_name
 from data.nets import load_sirens
+from data.texts import write_json
 from evaluation.metrics import correlation, interpolate
 from evaluation.plots import PREDICTED, WEIGHTS, save_figure
 from evaluation.shape_figures import ShapeRow, plot_shape_rows, write_meshes, write_shape_page

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.files import write_json
 from data.images import Images
 from data.nets import load_nets
+from data.texts import write_json
 from evaluation.metrics import accuracy_of, fraction_out_of_order, interpolate, median_index
 from evaluation.plots import plot_line_of_architectures, save_figure
 from evaluation.spaces import MultiConfig, Space, load_experiment

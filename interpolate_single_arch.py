@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.files import write_json
 from data.images import Images
 from data.nets import NetsDataset
+from data.texts import write_json
 from evaluation.metrics import accuracy, accuracy_of, correlation, interpolate
 from evaluation.plots import plot_interpolation, save_figure
 from evaluation.spaces import SingleConfig, Space, load_experiment

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from data.files import fingerprint, write_json
+from data.files import fingerprint
 from data.folders import Folders
 from data.nets import load_sirens, meta_batch
 from data.streams import balanced_indices, device_keys
+from data.texts import write_json
 from evaluation.metrics import closeness, closeness_to, outputs_at_samples
 from evaluation.spaces import Space, about_sirens
 from models.errors import InputError

@@ -26,7 +26,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cases import Case, Step, cases, growth_cases
-from data.files import write_json, write_text
+from data.files import write_text
+from data.texts import write_json
 from evaluation.plots import PREDICTED, STYLE, WEIGHTS, save_figure
 from training.runtime import pick_device, prepare_process
 

@@ -1,12 +1,14 @@
-"""Files that are either whole or absent: everything is written under another name, then moved; and their fingerprints."""
+"""Files: written whole or not at all (under another name, then moved), listed by one walker, opened only if regular; fingerprints."""
 
 import contextlib
 import hashlib
-import json
 import os
 import socket
+import stat
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from models.errors import InputError
+from models.errors import InputError, one_line
 
 # What writing raises on a full disk: Python's, torch's and safetensors' own.
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
@@ -89,17 +91,63 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
-
-
-def read_text(path: Path) -> str:
-    """Return a UTF-8 text file's content. Raise InputError if it cannot be read."""
+def is_regular(path: Path) -> bool:
+    """Return whether there is a regular file: not a folder, nor a FIFO or device, which may never end."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as text ({type(error).__name__}); replace or remove it") from None
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):  # a name may be too long for the system, or have a zero byte
+        return False
+
+
+def check_regular(path: Path) -> None:
+    """Raise InputError unless there is a regular file that may be opened."""
+    if not is_regular(path):
+        what = "is not a regular file" if os.path.lexists(path) else "does not exist"
+        raise InputError(f"{path} {what}; check its name")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder has: `files` to read, by name, and those `left_out`, each with its reason."""
+
+    files: list[Path]
+    left_out: list[tuple[Path, str]]
+
+
+def list_files(folder: Path, suffixes: Collection[str], subfolders: bool = False) -> Listing:
+    """List a folder's regular files with these suffixes (in any case), by name, and with `subfolders` those below it.
+
+    Left out are hidden files and folders, among them a Mac's `._NAME` and `__MACOSX`, and whatever has such a suffix and is
+    no regular file. Raise InputError if the folder cannot be read.
+    """
+    found = Listing([], [])
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder} cannot be listed ({error.strerror}); check its name and who may read it") from None
+    for path in entries:
+        wanted = path.name.lower().endswith(tuple(suffixes))
+        if path.name.startswith(".") or path.name == "__MACOSX":
+            if wanted or path.is_dir():
+                found.left_out.append((path, "hidden"))
+        elif is_regular(path):
+            if wanted:
+                found.files.append(path)
+        elif path.is_dir() and subfolders and not path.is_symlink():
+            below = list_files(path, suffixes, subfolders)
+            found.files.extend(below.files)
+            found.left_out.extend(below.left_out)
+        elif wanted:
+            found.left_out.append((path, "a folder" if path.is_dir() else "not a regular file"))
+    return found
+
+
+def report_left_out(left_out: Sequence[tuple[Path, str]]) -> None:
+    """Print, in one line on stderr, which files were left out and why."""
+    if left_out:
+        some = ", ".join(f"{path} ({reason})" for path, reason in left_out[:3])
+        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        print(one_line(f"left out: {some}{more}"), file=sys.stderr)
 
 
 def load_pt(path: Path) -> Any:
@@ -109,17 +157,6 @@ def load_pt(path: Path) -> Any:
     """
     with warnings.catch_warnings(action="ignore"):  # torch finds strange what is about to be refused
         return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Return a JSON object. Raise InputError, with the remedy, if the file is not one."""
-    try:
-        found = json.loads(read_text(path))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} is not a JSON object; {remedy}")
-    return found
 
 
 def fingerprint(*tensors: Tensor) -> str:

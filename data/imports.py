@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from data.files import read_text
 from data.folders import Folders
 from data.images import ImageSet
 from data.instance_files import find_net, read_instance, row_of
+from data.texts import read_text
 from models.errors import InputError
 from models.instances import TargetNet
 from models.target_nets import ARCHITECTURES

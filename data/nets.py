@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.files import read_text, write_text
+from data.files import write_text
 from data.folders import Folders, command
 from data.images import ImageSet
 from data.instance_files import read_instance, row_of, samples_of
 from data.streams import stream
+from data.texts import read_text
 from models.errors import InputError
 from models.instances import TargetNet, TargetNets
 from models.target_nets import ARCHITECTURES, Architecture, siren

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import trimesh
 
-from data.files import read_json, write_json, written_whole
+from data.files import written_whole
+from data.texts import read_json, write_json
 from models.errors import InputError
 
 NEAR_SURFACE = 47 / 50  # fraction of the points; the others are uniform in the cube [-1, 1]^3

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.files import read_text, write_text
+from data.files import write_text
 from data.image_folder import read_images
 from data.images import IMAGENET_MEAN, IMAGENET_STD, Images, ImageSet, make_images, split_by_class
+from data.texts import read_text
 from models.errors import InputError
 
 SPLIT_SEED = 0

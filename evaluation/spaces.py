@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data.files import fingerprint, fingerprint_of_file, read_json, write_json, write_safetensors
+from data.files import fingerprint, fingerprint_of_file, write_safetensors
 from data.folders import Folders, command
 from data.images import IMAGENET_MEAN, IMAGENET_STD, Batches, Images, ImageSet
 from data.load import load_images
 from data.nets import NetsDataset, load_nets
+from data.texts import read_json, write_json
 from evaluation.metrics import interpolate, mixed_accuracy, where_right
 from models.errors import InputError
 from models.instances import TargetNets

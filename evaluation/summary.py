@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from data.files import read_json
+from data.texts import read_json
 from evaluation.metrics import correlation, fraction_out_of_order
 from models.errors import InputError
 from training.checkpoints import load_checkpoint

@@ -1,5 +1,33 @@
 """The one exception for bad input. The command line prints it as a single line and exits with status 2."""
 
+import reprlib
+from typing import Any
+
+LONGEST_MESSAGE = 1500  # characters
+BRIEF = reprlib.Repr()
+BRIEF.maxlevel, BRIEF.maxstring, BRIEF.maxother = 3, 100, 100
+
 
 class InputError(ValueError):
-    """Report bad input. The message is one line: what is wrong, where, and what to do about it."""
+    """Report bad input. The message is one printable line: what is wrong, where, and what to do about it."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
+
+def one_line(message: str) -> str:
+    """Return a message as one line of at most LONGEST_MESSAGE characters, with control characters escaped.
+
+    A long one loses its middle: what is wrong stands at the start, what to do at the end.
+    """
+    if len(message) > LONGEST_MESSAGE:
+        half = LONGEST_MESSAGE // 2
+        message = f"{message[:half]} ... {message[-half:]}"
+    line = " ".join(message.split())
+    # Not printable: escape sequences of terminals, and the surrogates that stand for bytes of a name that is not UTF-8.
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+
+
+def brief(value: Any) -> str:
+    """Return a short text of a value from a file, however long or deeply nested it is: only its beginning is read."""
+    return value[:100] if isinstance(value, str) else BRIEF.repr(value)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from data.files import read_text, write_text
+from data.files import write_text
+from data.texts import parse_json, read_text
 from models.errors import InputError
 from training.checkpoints import (
     load_checkpoint,
@@ -238,7 +239,7 @@ def read_scalars(path: Path) -> list[dict[str, Any]]:
     if lines and not lines[-1].endswith("}"):
         lines.pop()
     try:
-        found = [json.loads(line) for line in lines]
+        found = [parse_json(line) for line in lines]
         assert all(isinstance(each["step"], int) for each in found)
     except (ValueError, KeyError, TypeError, AssertionError):
         raise InputError(f"{path} holds lines that are not scalars of a run; move it away") from None

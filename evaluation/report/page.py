@@ -12,7 +12,8 @@ from matplotlib.colors import Colormap, to_hex
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from data.files import read_text, write_text
+from data.files import write_text
+from data.texts import read_text
 from evaluation.plots import BY_WEIGHTS, PREDICTED, TARGET
 from evaluation.report.panels import (
     ARCHITECTURE_STYLES,
