@@ -86,9 +86,14 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file."""
+    """Write a UTF-8 text file. Raise InputError if it cannot be written, or has a name that is not UTF-8 (from the disk)."""
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        odd = text[text.rfind("\n", 0, error.start) + 1 : error.end + 100].split("\n")[0]
+        raise InputError(f"{path} could not be written: '{odd}' has a name that is not UTF-8; rename it") from None
     with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
 
 
 def is_regular(path: Path) -> bool:
@@ -108,7 +113,7 @@ def check_regular(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder has: `files` to read, by name, and those `left_out`, each with its reason."""
+    """What a folder has: `files` (or folders) to read, by name, and those `left_out`, each with its reason."""
 
     files: list[Path]
     left_out: list[tuple[Path, str]]
@@ -117,29 +122,63 @@ class Listing:
 def list_files(folder: Path, suffixes: Collection[str], subfolders: bool = False) -> Listing:
     """List a folder's regular files with these suffixes (in any case), by name, and with `subfolders` those below it.
 
-    Left out are hidden files and folders, among them a Mac's `._NAME` and `__MACOSX`, and whatever has such a suffix and is
-    no regular file. Raise InputError if the folder cannot be read.
+    Left out are hidden files and folders, among them a Mac's `._NAME` and `__MACOSX`, links to folders, and whatever has such
+    a suffix and is no regular file. Raise InputError if a folder cannot be read.
+    """
+    found, folders, endings = Listing([], []), [folder], tuple(suffix.lower() for suffix in suffixes)
+    while folders:
+        for path in entries(folders.pop()):
+            kind, wanted = kind_of(path), path.name.lower().endswith(endings)
+            looked_into = subfolders and kind in ("a folder", "a link to a folder")
+            if is_hidden(path):
+                if wanted or looked_into:
+                    found.left_out.append((path, "hidden"))
+            elif looked_into and kind == "a folder":
+                folders.append(path)
+            elif wanted and kind == "":
+                found.files.append(path)
+            elif wanted or looked_into:
+                found.left_out.append((path, kind))  # a link to a folder may lead back to where it is
+    for paths in (found.files, found.left_out):
+        paths.sort()
+    return found
+
+
+def list_folders(folder: Path) -> Listing:
+    """List the folders in a folder, also by links, by name, without hidden ones and `__MACOSX`, which are left out.
+
+    Raise InputError if it cannot be read.
     """
     found = Listing([], [])
+    for path in entries(folder):
+        if kind_of(path) in ("a folder", "a link to a folder"):
+            if is_hidden(path):
+                found.left_out.append((path, "hidden"))
+            else:
+                found.files.append(path)
+    return found
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return what a folder has, by name. Raise InputError if it cannot be read."""
     try:
-        entries = sorted(folder.iterdir())
+        return sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"{folder} cannot be listed ({error.strerror}); check its name and who may read it") from None
-    for path in entries:
-        wanted = path.name.lower().endswith(tuple(suffixes))
-        if path.name.startswith(".") or path.name == "__MACOSX":
-            if wanted or path.is_dir():
-                found.left_out.append((path, "hidden"))
-        elif is_regular(path):
-            if wanted:
-                found.files.append(path)
-        elif path.is_dir() and subfolders and not path.is_symlink():
-            below = list_files(path, suffixes, subfolders)
-            found.files.extend(below.files)
-            found.left_out.extend(below.left_out)
-        elif wanted:
-            found.left_out.append((path, "a folder" if path.is_dir() else "not a regular file"))
-    return found
+
+
+def is_hidden(path: Path) -> bool:
+    """Return whether a file or folder is a system's own: `.NAME`, among them a Mac's `._NAME`, or `__MACOSX`."""
+    return path.name.startswith(".") or path.name == "__MACOSX"
+
+
+def kind_of(path: Path) -> str:
+    """Return "" for a regular file, also by a link, and else what there is, as a reason not to read it."""
+    if is_regular(path):
+        return ""
+    if os.path.isdir(path):
+        return "a link to a folder" if path.is_symlink() else "a folder"
+    return "a link to nothing" if not os.path.exists(path) else "not a regular file"
 
 
 def report_left_out(left_out: Sequence[tuple[Path, str]]) -> None:

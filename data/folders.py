@@ -1,5 +1,7 @@
 """Where files are, and what a data set is called there."""
 
+import os
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +14,16 @@ KNOWN = (*IMAGE_SETS, "chairs")
 def dataset_name(dataset: str) -> str:
     """Return the name in lists and run folders: a known data set's, or the last part of a folder's path.
 
-    Raise InputError for a folder whose name a known data set has.
+    Only the bare name means a known data set: a folder at another path that is called so, such as `/data/cifar10`, is one of
+    your own under the name `cifar10-folder`. Raise InputError for a name that cannot stand in a list.
     """
     if dataset in KNOWN:
         return dataset
-    name = Path(dataset).resolve().name
-    if name in KNOWN or ";" in name:
+    name = "" if "\0" in dataset else Path(os.path.realpath(dataset)).name
+    # Control characters, ends of lines, and what stands for bytes that are not UTF-8.
+    if not name or ";" in name or any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in name):
         raise InputError(f"a data set of your own cannot be called '{name}'; rename the folder {dataset}")
-    return name
+    return f"{name}-folder" if name in KNOWN else name
 
 
 def command(script: str, dataset: str, flags: str = "") -> str:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ from data.files import check_regular, write_text
 from models.errors import InputError, brief
 
 LARGEST_TEXT = 1 << 28  # bytes
+MOST_LINES = 10_000_000
 LONGEST_LINE = 1 << 16  # characters; of lists and tables
-LONGEST_INTEGER = 300  # digits; more do not fit a float
+DEEPEST = 64  # levels of lists and objects in JSON
+SEPARATORS = (",", ";", "\t")  # of tables: spreadsheets write the second where a comma is the decimal sign
 
 
 def read_text(path: Path) -> str:
@@ -20,8 +24,9 @@ def read_text(path: Path) -> str:
     """
     check_regular(path)
     try:
-        if path.stat().st_size > LARGEST_TEXT:
-            raise InputError(f"{path} has {path.stat().st_size} bytes, too many for a text; replace or remove it")
+        size = path.stat().st_size
+        if size > LARGEST_TEXT:
+            raise InputError(f"{path} has {size} bytes, too many for a text; replace or remove it")
         content = path.read_bytes()
         utf_16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
         return content.decode("utf-16" if utf_16 else "utf-8-sig")
@@ -29,66 +34,121 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path} cannot be read as text ({type(error).__name__}); replace or remove it") from None
 
 
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """Return the lines that are not blank, with their numbers from 1, stripped. Raise InputError as `read_text` does."""
+def split_lines(path: Path) -> list[str]:
+    """Return a text file's lines, which end as on Unix, Windows or an old Mac.
+
+    Raise InputError as `read_text` does, and for a line or a number of lines that is no list's.
+    """
     text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
-    found = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    if text.count("\n") > MOST_LINES:
+        raise InputError(f"{path} has more than {MOST_LINES} lines; is it another kind of file?")
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
         if len(line) > LONGEST_LINE:
             raise InputError(f"{path}, line {number} has {len(line)} characters; is it another kind of file?")
-        if line.strip():
-            found.append((number, line.strip()))
-    return found
+    return lines
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines that are not blank, with their numbers from 1, stripped. Raise InputError as `split_lines` does."""
+    return [(number, line.strip()) for number, line in enumerate(split_lines(path), start=1) if line.strip()]
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
-    """Return the lines of a CSV, with their numbers from 1, as column to text. The first line names the columns, in any case.
+    """Return the lines of a CSV, with their numbers from 1, as column to text, stripped.
 
-    Raise InputError if a column is missing, or a line has too few values.
+    The first line that is not blank names the columns, in any case and order. They are separated by commas, semicolons or
+    tabs. Raise InputError if one of `columns` is missing or there twice, if a line lacks a value of theirs, or if it has more
+    values than there are columns.
     """
-    lines = read_lines(path)
-    try:
-        rows = [[each.strip() for each in row] for row in csv.reader(line for _, line in lines)]
-    except csv.Error as error:
-        raise InputError(f"{path} is not a CSV ({error}); replace or remove it") from None
-    names = [name.lower() for name in rows[0]] if rows else []
+    lines = split_lines(path)
+    first = next((line for line in lines if line.strip()), "")
+    separator = max(SEPARATORS, key=first.count)  # the comma if there is none
+    (_, header), *rows = csv_rows(path, lines, separator) or [(1, [])]
+    names = [name.lower() for name in header]
     for column in columns:
-        if column not in names:
-            first = f"its first line is {brief(lines[0][1])}" if lines else "it is empty"
-            raise InputError(f"{path} has no column '{column}': {first}; name the columns {','.join(columns)} there")
-    if len(rows) != len(lines):
-        raise InputError(f"{path} has values that go over several lines; write one line for each")
-    for (number, line), row in zip(lines, rows):
-        if len(row) < len(names):
-            raise InputError(f"{path}, line {number}: '{brief(line)}' has {len(row)} values, expected {len(names)}")
-    return [(number, dict(zip(names, row))) for (number, _), row in zip(lines[1:], rows[1:])]
+        if names.count(column) != 1:
+            what = f"has {names.count(column)} columns '{column}'" if column in names else f"has no column '{column}'"
+            first = f"its first line is '{brief(first.strip())}'" if first else "it is empty"
+            raise InputError(f"{path} {what}: {first}; name the columns {','.join(columns)} there")
+    table = []
+    for number, row in rows:
+        values = dict(zip(names, row))
+        lacking = next((column for column in columns if not values.get(column)), None)
+        if lacking is not None or any(row[len(names) :]):
+            what = f"has no {lacking}" if lacking else f"has {len(row)} values for {len(names)} columns"
+            line = f"{path}, line {number}: '{brief(separator.join(row))}'"
+            raise InputError(f"{line} {what}; write {separator.join(brief(name) for name in header[:10])}")
+        table.append((number, values))
+    return table
+
+
+def csv_rows(path: Path, lines: list[str], separator: str) -> list[tuple[int, list[str]]]:
+    """Return the rows that are not blank, stripped, with the number of the line that each begins in, from 1.
+
+    Raise InputError, naming the line, for quotes that do not close.
+    """
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=separator, skipinitialspace=True, strict=True)
+    rows, number = [], 1
+    try:
+        for row in reader:
+            if any(each.strip() for each in row):
+                rows.append((number, [each.strip() for each in row]))
+            number = reader.line_num + 1  # a quoted value may go over several lines
+    except csv.Error as error:
+        raise InputError(f"{path}, line {number} is no line of a CSV ({error}); correct or remove it") from None
+    return rows
 
 
 def parse_json(text: str) -> Any:
-    """Return the value of a JSON text. Raise ValueError for anything else, also if it is nested too deep."""
+    """Return the value of a JSON text, NaN and infinity among its numbers, as Python writes them.
+
+    Raise ValueError for anything else: also if it is nested too deep, has a key twice, or an integer of more than 64 bits.
+    """
     try:
-        return json.loads(text, parse_int=parse_integer)
+        found = json.loads(text, parse_int=parse_integer, object_pairs_hook=unique_keys)
     except RecursionError:
         raise ValueError("nested too deep") from None
+    if text.count("[") + text.count("{") > DEEPEST and any(depth > DEEPEST for depth in depths(found)):
+        raise ValueError("nested too deep")
+    return found
 
 
 def parse_integer(digits: str) -> int:
-    """Return an integer. Raise ValueError for one that no float can hold."""
-    if len(digits) > LONGEST_INTEGER:
+    """Return an integer. Raise ValueError for one that numpy and torch could not hold."""
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
         raise ValueError(f"an integer of {len(digits)} digits")
     return int(digits)
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object. Raise ValueError for a key that is there twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice, _ = (Counter(key for key, _ in pairs) - Counter(list(found))).popitem()
+        raise ValueError(f"'{brief(twice)}' twice")
+    return found
+
+
+def depths(value: Any) -> Iterator[int]:
+    """Yield how deep each list and object lies in a JSON value, from 1, without recursion."""
+    left = [(value, 1)]
+    while left:
+        each, depth = left.pop()
+        if isinstance(each, (list, dict)):
+            yield depth
+            left.extend((inside, depth + 1) for inside in (each.values() if isinstance(each, dict) else each))
+
+
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """Return a JSON object. Raise InputError, with the remedy, if the file is not one."""
+    text = read_text(path)
     try:
-        found = parse_json(read_text(path))
-    except InputError:
-        raise
-    except ValueError:
-        found = None
+        found, reason = parse_json(text), "another value"
+    except ValueError as error:
+        found, reason = None, brief(str(error))
     if not isinstance(found, dict):
-        raise InputError(f"{path} is not a JSON object; {remedy}")
+        raise InputError(f"{path} is not a JSON object ({reason}); {remedy}")
     return found
 
 

@@ -13,8 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from data.files import write_text
-from data.texts import parse_json, read_text
-from models.errors import InputError
+from data.texts import parse_json, read_lines
+from models.errors import InputError, brief
 from training.checkpoints import (
     load_checkpoint,
     load_model,
@@ -233,16 +233,25 @@ class Run:
 def read_scalars(path: Path) -> list[dict[str, Any]]:
     """Return the lines of `scalars.jsonl`, without one that was being written when the run was killed; [] without the file.
 
-    Raise InputError for lines that are not scalars.
+    Each has `step`, an integer, and other numbers by name. Raise InputError, naming the line, for another line.
     """
-    lines = read_text(path).splitlines() if path.is_file() else []
-    if lines and not lines[-1].endswith("}"):
+    lines = read_lines(path) if path.is_file() else []
+    if lines and not lines[-1][1].endswith("}"):
         lines.pop()
-    try:
-        found = [parse_json(line) for line in lines]
-        assert all(isinstance(each["step"], int) for each in found)
-    except (ValueError, KeyError, TypeError, AssertionError):
-        raise InputError(f"{path} holds lines that are not scalars of a run; move it away") from None
+    found = []
+    for number, line in lines:
+        try:
+            scalars, reason = parse_json(line), ""
+        except ValueError as error:
+            scalars, reason = None, f" ({brief(str(error))})"
+        numbers = list(scalars.values()) if isinstance(scalars, dict) else [None]
+        step = scalars.get("step") if isinstance(scalars, dict) else None
+        # True is an int, too.
+        if type(step) is not int or step < 0 or not all(type(each) in (int, float) for each in numbers):
+            raise InputError(
+                f"{path}, line {number}: '{brief(line)}' are not scalars of a run{reason}; move the file away"
+            )
+        found.append(scalars)
     return found
 
 
