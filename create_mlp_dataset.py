@@ -4,7 +4,7 @@
     python create_mlp_dataset.py meshes --dataset FOLDER   # .obj .ply .off ...
     python create_mlp_dataset.py deepsdf --dataset FOLDER  # DeepSDF's .npz
 
-chairs are procedural and fitted with small SIRENs; meshes (.obj .ply .off .glb .stl) and deepsdf with the paper's. Writes
+chairs are procedural and fitted with small SIRENs; meshes (.obj .ply .off .glb .gltf .stl) and deepsdf with the paper's. Writes
 runs/<dataset>/shapes/ (samples of the signed distance, true meshes), runs/<dataset>/nets/siren-adam/*.safetensors, the lists
 models/input_lists/<dataset>/mlps/{train,test}.txt, and runs/<dataset>/mlps/create_mlp_dataset.json: how close each fit is.
 SIRENs are fitted side by side, each from its own initialization and on its own points. Run it again to resume: a shape on
@@ -31,7 +31,7 @@ from models.target_nets import siren
 from training.command_line import run_script
 from training.constants import AtLeast2, Count, Flat, Fraction, Positive, Seed, SideBySide
 from training.distributed import hide_bar, is_first
-from training.runtime import pick_device, provenance, versions
+from training.runtime import lock_folder, pick_device, provenance, versions
 from training.zoo import Ensemble, Plan, Zoo, initial_state, squared_errors
 
 
@@ -80,6 +80,8 @@ PRESETS = {
 def main(config: Config) -> dict[str, dict[str, float]]:
     device, seed = pick_device(), config.seed
     net = TargetNet(siren((3, *config.hidden, 1)))
+    if is_first():  # before anything is made: another run's shapes would be mixed with these
+        lock_folder(config.folders.nets(config.dataset, "siren-adam"))
     shapes_dir = config.folders.run(config.dataset, "shapes")
     shapes = make_shapes(config.source, config.dataset, shapes_dir, config.num_shapes, config.num_samples, seed)
     plans, lists = plan_all(config, net, shapes)  # refuses now, not after hours of fitting

@@ -1,12 +1,13 @@
 """SDF samples of a folder of meshes, in parallel over the files.
 
-Meshes may have holes, self-intersections and loose pieces: inside is where the winding number is above a half. The
-distance is to the nearest triangle, even if that triangle lies within the shape. Meshes are not rotated. Figures show y
-upward.
+Meshes may have holes, self-intersections and loose pieces: inside is where the winding number is above a half, after the
+triangles of each surface were made to face the same way (data/orientation.py). The distance is to the nearest triangle, even
+if that triangle lies within the shape. Meshes are not rotated. Figures show y upward.
 """
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,33 +21,51 @@ import numpy as np
 import trimesh
 from tqdm import tqdm
 
-from data.files import written_whole
-from data.sdf_samples import RECIPE, check_made_with, is_made, sample_points, split_by_sign, unit_sphere, write_samples
+from data.files import report_left_out, written_whole
+from data.mesh_files import fingerprint_of_content, list_meshes, parse_mesh, read_content
+from data.orientation import OneSidedError, faces_alike
+from data.sdf_samples import (
+    RECIPE,
+    check_both_signs,
+    check_made_with,
+    check_names,
+    is_made,
+    sample_points,
+    split_by_sign,
+    unit_sphere,
+    write_samples,
+)
 from data.streams import stream
 from models.errors import InputError
 
-SUFFIXES = (".glb", ".obj", ".off", ".ply", ".stl")
+ORIGIN = b"made of "  # in the header of a shape's .ply, before the fingerprint of its mesh file
 
 
-def read_mesh(path: Path) -> trimesh.Trimesh:
+def read_mesh(path: Path, content: bytes | None = None) -> trimesh.Trimesh:
     """Return all meshes of a file as one, normalized to the unit sphere as in DeepSDF, without triangles of no area.
 
-    Raise InputError if the file is unreadable, has no triangles, has vertices that are not finite, or has no area.
+    The triangles of one surface face the same way, those of closed surfaces outward. `content` is the file's if it is read.
+    Raise InputError if the file is unreadable, has no triangles, has vertices that are not finite, has no area, or if a surface
+    has one side.
     """
-    try:
-        mesh = trimesh.load_scene(path, process=False, skip_materials=True).to_mesh()
-    except Exception as error:  # what a broken file raises depends on its bytes
-        raise InputError(f"{path} cannot be read as a mesh ({type(error).__name__}); replace or remove it") from None
-    if not len(mesh.faces):
-        raise InputError(f"{path} has no triangles; replace or remove it")
-    if not np.isfinite(mesh.vertices).all():
+    vertices, faces = parse_mesh(path, read_content(path) if content is None else content)
+    if not np.isfinite(vertices).all():
         raise InputError(f"{path} has vertices that are not finite; replace or remove it")
-    vertices = mesh.vertices[np.unique(mesh.faces)]  # vertices of no triangle do not count
-    if not np.ptp(vertices, axis=0).any():
+    used = vertices[np.unique(faces)]  # vertices of no triangle do not count
+    if not np.ptp(used, axis=0).any():
         raise InputError(f"{path} has no area; replace or remove it")
-    centre, scale = unit_sphere(vertices)
-    mesh = trimesh.Trimesh((mesh.vertices - centre) * scale, mesh.faces, process=False)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        centre, scale = unit_sphere(used)
+    if not (np.isfinite(centre).all() and 0 < scale < np.inf):
+        raise InputError(f"{path} has coordinates too large or too small to compute with; scale or remove it")
+    mesh = trimesh.Trimesh((vertices - centre) * scale, faces, process=False)
     mesh.merge_vertices()  # .stl repeats each corner for each triangle
+    mesh.update_faces((np.diff(np.sort(mesh.faces, axis=1), axis=1) > 0).all(axis=1))  # three corners each
+    if len(mesh.faces):
+        try:
+            mesh.faces = faces_alike(mesh.vertices, mesh.faces)
+        except OneSidedError:
+            raise InputError(f"{path} has a surface of one side, as a Möbius strip is; replace or remove it") from None
     mesh.update_faces(mesh.nondegenerate_faces())
     mesh.remove_unreferenced_vertices()
     if not len(mesh.faces):
@@ -72,39 +91,40 @@ def signed_distance(mesh: trimesh.Trimesh, points: np.ndarray, clean: bool = Fal
 
 
 def prepare_mesh(source: Path, target: Path, num_samples: int, seed: int) -> None:
-    """Write the samples and the normalized mesh of one file.
+    """Write the samples and the normalized mesh of one file. The name of `target` is the shape's.
 
-    Raise InputError like read_mesh, and if no sample is inside.
+    Raise InputError like read_mesh, and if too few samples are inside or outside.
     """
-    mesh = read_mesh(source)
-    rng = stream("points of a mesh", seed, zlib.crc32(source.stem.encode()))
+    content = read_content(source)
+    mesh = read_mesh(source, content)
+    rng = stream("points of a mesh", seed, zlib.crc32(target.stem.encode()))
     points = sample_points(mesh, num_samples, rng)
     samples = split_by_sign(points, signed_distance(mesh, points))
     if not len(samples.negative):
         raise InputError(f"{source} has no inside; close the mesh or remove it")
-    with written_whole(target.with_suffix(".ply")) as partial:
-        mesh.export(partial)
+    check_both_signs(samples, str(source))
     write_samples(target, samples)
+    with written_whole(target.with_suffix(".ply")) as partial:  # the last: it says that both are made of this content
+        mesh.export(partial)
+        note_origin(partial, fingerprint_of_content(content))
 
 
-def list_meshes(source: Path) -> list[Path]:
-    """Return the mesh files of a folder by name. Raise InputError if there are none or two would have one name."""
-    if not source.is_dir():
-        raise InputError(f"no folder {source}; name one that has {' '.join(SUFFIXES)} files")
-    files = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not files:
-        raise InputError(f"{source} has no meshes ({' '.join(SUFFIXES)}); add some or name another folder")
-    by_stem: dict[str, Path] = {}
-    for path in files:
-        other = by_stem.setdefault(path.stem, path)
-        if other != path:
-            raise InputError(f"{other} and {path} would be the same shape {path.stem}; rename or remove one")
-    return files
+def note_origin(ply: Path, fingerprint: str) -> None:
+    """Write into a .ply's header which content it was made of."""
+    start, end = ply.read_bytes().split(b"\n", 1)
+    ply.write_bytes(b"\n".join([start, b"comment " + ORIGIN + fingerprint.encode(), end]))
 
 
-def is_newer(path: Path, than: Path) -> bool:
-    """Return whether a file is as new as another or newer."""
-    return path.stat().st_mtime >= than.stat().st_mtime
+def is_made_of(path: Path, source: Path) -> bool:
+    """Return whether a shape's files exist and were made of a mesh file's present content, whenever it was written."""
+    if not is_made(path):
+        return False
+    with path.with_suffix(".ply").open("rb") as file:
+        found = re.search(rb"^comment " + ORIGIN + rb"(\S+)$", file.read(1 << 12), re.MULTILINE)
+    try:
+        return found is not None and found[1].decode() == fingerprint_of_content(read_content(source))
+    except InputError:  # the worker that reads it says so
+        return False
 
 
 def prepare_worker() -> None:
@@ -128,38 +148,41 @@ def end_with_parent() -> None:
 def prepare_meshes(source: Path, out: Path, num_samples: int, seed: int, workers: int | None = None) -> list[Path]:
     """Write `NAME.npz` and `NAME.ply` to `out` for the meshes of a folder. Return the paths of the `.npz`, by name.
 
-    A shape that exists and is newer than its mesh is not made again. A file that cannot be used is left out, and a line
-    on stderr names it with the reason. A shape depends on the seed and on its file's name and content, not on the other
-    files nor on the number of worker processes. There are as many workers as cores unless `workers` is given.
+    Names are those of `list_meshes`. A shape that was made of its mesh's present content is not made again. A file that cannot
+    be used is left out, and a line on stderr names it with the reason. A shape depends on the seed and on its name and its
+    file's content, not on the other files nor on the number of worker processes. There are as many workers as cores unless
+    `workers` is given.
 
-    Raise InputError if no file can be used, if two have the same name, if `out` is the folder itself, or if the shapes
-    in `out` were made with another seed or number of samples.
+    Raise InputError if no file can be used, if a name cannot stand in lists or two are the same, if `out` is the folder itself,
+    or if the shapes in `out` were made with another seed or number of samples.
     """
-    files = list_meshes(source)
+    files, left_out = list_meshes(source, out)
+    check_names(files)
     if out.resolve() == source.resolve():
         raise InputError(f"the shapes would be written over the meshes in {source}; name another folder for them")
     check_made_with(out, {"recipe": RECIPE, "seed": seed, "num_samples": num_samples})
-    targets = {file: out / f"{file.stem}.npz" for file in files}
-    missing = [file for file in files if not (is_made(targets[file]) and is_newer(targets[file], file))]
+    report_left_out(left_out)
+    targets = {name: out / f"{name}.npz" for name in files}
+    missing = [name for name, file in files.items() if not is_made_of(targets[name], file)]
     context = multiprocessing.get_context("spawn")  # a fork of a process that runs torch's threads may hang
     most = min(workers or os.cpu_count() or 1, max(len(missing), 1))
     pool = ProcessPoolExecutor(most, context, prepare_worker)
     refused = set()
     try:
-        jobs = [pool.submit(prepare_mesh, file, targets[file], num_samples, seed) for file in missing]
-        for file, job in zip(missing, tqdm(jobs, "meshes", leave=False, disable=None)):
+        jobs = [pool.submit(prepare_mesh, files[name], targets[name], num_samples, seed) for name in missing]
+        for name, job in zip(missing, tqdm(jobs, "meshes", leave=False, disable=None)):
             try:
                 job.result()
             except BrokenProcessPool:
                 raise InputError(
                     f"a process that made samples of a mesh in {source} was ended, perhaps because memory ran out; "
-                    f"{file.name} or one soon after it is too large: remove it"
+                    f"{files[name].name} or one soon after it is too large: remove it"
                 ) from None
             except InputError as error:
                 tqdm.write(f"left out: {error}", file=sys.stderr)
-                refused.add(file)
+                refused.add(name)
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the other files
     if len(refused) == len(files):
         raise InputError(f"none of the {len(files)} meshes in {source} can be used; see the reasons above")
-    return [targets[file] for file in files if file not in refused]
+    return [targets[name] for name in files if name not in refused]

@@ -4,6 +4,9 @@ A shape is a file `NAME.npz` with arrays `pos` and `neg`, (N, 4) float32 = x, y,
 mesh that was sampled, if it is known.
 """
 
+import unicodedata
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +14,14 @@ from typing import Any
 import numpy as np
 import trimesh
 
-from data.files import written_whole
+from data.files import check_regular, written_whole
 from data.texts import read_json, write_json
 from models.errors import InputError
 
 NEAR_SURFACE = 47 / 50  # fraction of the points; the others are uniform in the cube [-1, 1]^3
 VARIANCES = (0.005, 0.0005)  # of the noise on each coordinate, for either half of the points near the surface
 RECIPE = 2  # of how points are drawn and chairs are made; shapes of another recipe are not mixed with today's
+LONGEST_NAME = 150  # bytes of a shape's name; files' names have 255, and those of its files add to it
 MARGIN = 1.03  # the farthest vertex is at radius 1 / MARGIN
 
 
@@ -32,11 +36,12 @@ class SdfSamples:
 def read_samples(path: Path) -> SdfSamples:
     """Read the samples in a `.npz`, without the rows whose distance is NaN (DeepSDF's files have some).
 
-    Raise InputError if the file is missing or of another kind, has coordinates or distances that are not finite, or has no
-    positive or no negative row.
+    Raise InputError if the file is missing or of another kind, has coordinates or distances that are not finite, has no
+    positive or no negative row, or has distances of the other sign.
     """
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"no SDF samples {path}; check the folder, or make them again")
+    check_regular(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in ("pos", "neg")}
@@ -44,19 +49,64 @@ def read_samples(path: Path) -> SdfSamples:
         raise InputError(
             f"{path} cannot be read as a .npz with arrays pos and neg ({type(error).__name__}); replace or remove it"
         ) from None
-    return SdfSamples(*(clean_rows(found[name], f"{path}: '{name}'") for name in ("pos", "neg")))
+    samples = SdfSamples(*(clean_rows(found[name], f"{path}: '{name}'") for name in ("pos", "neg")))
+    for name, rows, sign in (("pos", samples.positive, 1), ("neg", samples.negative, -1)):
+        wrong = int((sign * rows[:, 3] < 0).sum())
+        if wrong:
+            raise InputError(
+                f"{path}: '{name}' has {wrong} distances that are {'negative' if sign > 0 else 'positive'}; distances must be "
+                "negative inside the shape and in 'neg', positive outside and in 'pos': turn their signs, or swap the arrays"
+            )
+    return samples
+
+
+def has_samples(path: Path) -> bool:
+    """Return whether a `.npz` has arrays pos and neg, or is broken, so that reading it says what is wrong."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"pos.npy", "neg.npy"} <= set(archive.namelist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return True
 
 
 def clean_rows(rows: np.ndarray, what: str) -> np.ndarray:
     """Return the rows (N, 4) that have a distance, as float32. Raise InputError, naming `what`, for anything else."""
     if rows.ndim != 2 or rows.shape[1] != 4 or not np.issubdtype(rows.dtype, np.floating):
         raise InputError(f"{what} is {rows.shape} {rows.dtype}, expected (N, 4) float32; replace or remove the file")
-    rows = rows[~np.isnan(rows[:, 3])].astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # too large for float32: infinite, and refused
+        rows = rows[~np.isnan(rows[:, 3])].astype(np.float32, copy=False)
     if not len(rows):
         raise InputError(f"{what} has no row with a distance; replace or remove the file")
     if not np.isfinite(rows).all():
         raise InputError(f"{what} has coordinates or distances that are not finite; replace or remove the file")
     return rows
+
+
+def check_both_signs(samples: SdfSamples, what: str) -> None:
+    """Raise InputError, naming `what`, unless either sign has a row to fit and one to measure the fit on."""
+    fewest = min(len(samples.positive), len(samples.negative))
+    if fewest < 2:
+        raise InputError(f"{what} has {fewest} samples of one sign; it needs 2 or more, sample it more densely")
+
+
+def check_names(shapes: Mapping[str, Path]) -> None:
+    """Raise InputError if a shape's name, that of its files, cannot stand in an input list or be part of a file's name."""
+    for name, path in shapes.items():
+        odd = [each for each in name if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp")]
+        reason = ""
+        if odd:
+            kind = (
+                "bytes that are not UTF-8"
+                if unicodedata.category(odd[0]) == "Cs"
+                else "a line break or control character"
+            )
+            reason = f"has {kind}"
+        elif name != name.strip():
+            reason = "begins or ends with white space"
+        elif len(name.encode()) > LONGEST_NAME:
+            reason = f"has more than {LONGEST_NAME} bytes"
+        if reason:
+            raise InputError(f"the name of {path} {reason}, which lists of instances cannot have; rename it")
 
 
 def write_samples(path: Path, samples: SdfSamples) -> None:
@@ -130,10 +180,9 @@ def hold_out(samples: SdfSamples, fraction: float, rng: np.random.Generator) -> 
 
     Raise InputError if a sign has only one row.
     """
+    check_both_signs(samples, "a shape")
     parts = []
     for rows in (samples.positive, samples.negative):
-        if len(rows) < 2:
-            raise InputError(f"a shape has {len(rows)} samples of one sign; it needs 2 or more, sample it more densely")
         order = rng.permutation(len(rows))
         num = max(1, round(fraction * len(rows)))
         parts.append((rows[order[num:]], rows[order[:num]]))

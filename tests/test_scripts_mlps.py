@@ -1,11 +1,13 @@
 """The scripts of signed distance functions run in miniature, stopped and resumed, on every kind of input."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 import trimesh
+from filelock import FileLock
 from PIL import Image
 
 import create_mlp_dataset
@@ -22,6 +24,7 @@ from models.errors import InputError
 from models.instances import TargetNets
 from models.prep import pack
 from tests import miniature
+from tests.test_bad_input import refused
 from tests.test_resume import Stop, stop_after
 from tests.test_scripts import read_json
 from training.checkpoints import load_checkpoint, restore_model
@@ -279,3 +282,37 @@ def test_shapes_of_one_name_are_refused(tmp_path):
         create_mlp_dataset.main(
             miniature.create_mlp_config(tmp_path, source="deepsdf", dataset=str(tmp_path / "all"), num_test=1)
         )
+
+
+def test_a_run_beside_another_is_refused_before_it_makes_shapes(tmp_path, monkeypatch):
+    """Two of different seeds, at one instant, would mix their shapes."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs/chairs/nets/siren-adam"
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"):
+        refused("create_mlp_dataset", "--seed", "1", "--runs-dir", "runs", cwd=tmp_path, match="another run")
+    assert not (tmp_path / "runs/chairs/shapes").exists()
+
+
+def test_a_siren_of_a_mesh_that_was_replaced_is_refused_and_the_others_stay(tmp_path):
+    folder = tmp_path / "meshes"
+    folder.mkdir()
+    for name in "ab;":
+        trimesh.creation.box().export(folder / f"{name}.obj")
+    small = dict(source="meshes", dataset=str(folder), num_test=1, num_steps=2, num_samples=200, num_points=8)
+    config = miniature.create_mlp_config(tmp_path, **small)
+    assert sorted(create_mlp_dataset.main(config)) == [";", "a", "b"]
+    sirens = config.folders.nets(str(folder), "siren-adam")
+    times = {path.name: path.stat().st_mtime_ns for path in sirens.glob("*.safetensors")}
+    for each in folder.iterdir():
+        each.touch()  # newer, and the same
+    create_mlp_dataset.main(config)
+    assert times == {path.name: path.stat().st_mtime_ns for path in sirens.glob("*.safetensors")}
+    trimesh.creation.icosphere(2).export(folder / "a.obj")
+    os.utime(folder / "a.obj", (0, 0))  # as an archive leaves it
+    with pytest.raises(InputError, match="seed0-a.safetensors .*samples"):
+        create_mlp_dataset.main(config)
+    (sirens / "seed0-a.safetensors").unlink()
+    create_mlp_dataset.main(config)
+    again = {path.name for path in sirens.glob("*.safetensors") if path.stat().st_mtime_ns != times[path.name]}
+    assert again == {"seed0-a.safetensors"}

@@ -46,23 +46,25 @@ def test_rows_without_a_distance_are_dropped_and_no_others(tmp_path):
     assert len(again.negative) == 4
 
 
-GOOD = samples_of(3, 3).positive
-NAN_POINT, INFINITE = GOOD.copy(), GOOD.copy()
-NAN_POINT[1, 2], INFINITE[2, 3] = np.nan, np.inf
+GOOD, NEGATIVE = samples_of(3, 3).positive, samples_of(3, 3).negative
+NAN_POINT, INFINITE = GOOD.copy(), NEGATIVE.copy()
+NAN_POINT[1, 2], INFINITE[2, 3] = np.nan, -np.inf
 
 
 @pytest.mark.parametrize(
     ("arrays", "named"),
     [
         ({"pos": GOOD}, "pos and neg"),
-        ({"pos": GOOD, "neg": GOOD[:, :3]}, "'neg' is (3, 3)"),
-        ({"pos": GOOD[0], "neg": GOOD}, "'pos' is (4,)"),
-        ({"pos": GOOD.astype(int), "neg": GOOD}, "int64"),
-        ({"pos": GOOD[:0], "neg": GOOD}, "no row"),
+        ({"pos": GOOD, "neg": NEGATIVE[:, :3]}, "'neg' is (3, 3)"),
+        ({"pos": GOOD[0], "neg": NEGATIVE}, "'pos' is (4,)"),
+        ({"pos": GOOD.astype(int), "neg": NEGATIVE}, "int64"),
+        ({"pos": GOOD[:0], "neg": NEGATIVE}, "no row"),
         ({"pos": GOOD, "neg": np.full((2, 4), np.nan)}, "no row"),
-        ({"pos": NAN_POINT, "neg": GOOD}, "not finite"),
+        ({"pos": NAN_POINT, "neg": NEGATIVE}, "not finite"),
         ({"pos": GOOD, "neg": INFINITE}, "not finite"),
-        ({"pos": np.array([{}]), "neg": GOOD}, "ValueError"),  # pickled
+        ({"pos": NEGATIVE, "neg": GOOD}, "negative inside"),
+        ({"pos": GOOD.astype(float) * 1e300, "neg": NEGATIVE}, "not finite"),
+        ({"pos": np.array([{}]), "neg": NEGATIVE}, "ValueError"),  # pickled
     ],
 )
 def test_files_with_something_else_are_refused(tmp_path, arrays, named):
@@ -71,6 +73,15 @@ def test_files_with_something_else_are_refused(tmp_path, arrays, named):
         read_samples(tmp_path / "a.npz")
     assert named in str(refusal.value) and "a.npz" in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_distances_of_zero_may_be_on_either_side_and_any_float_is_read(tmp_path):
+    on_surface = np.array([[0, 0, 1, 0], [0, 0, 1, -0.0]])
+    for kind in (np.float16, np.float32, np.float64):
+        np.savez(tmp_path / "a.npz", pos=np.append(GOOD, on_surface, axis=0).astype(kind), neg=on_surface.astype(kind))
+        again = read_samples(tmp_path / "a.npz")
+        assert again.positive.dtype == again.negative.dtype == np.float32
+        assert np.allclose(again.positive[:3], GOOD, atol=1e-5) and np.array_equal(again.negative, on_surface)
 
 
 def test_files_that_are_missing_or_broken_are_refused(tmp_path):

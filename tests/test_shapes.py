@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import os
 import re
 
 import numpy as np
@@ -12,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.chairs import STEP, chair_boxes, make_chairs, union_mesh
-from data.meshes import SUFFIXES, prepare_mesh, prepare_meshes, read_mesh, signed_distance
+from data.mesh_files import SUFFIXES
+from data.meshes import prepare_mesh, prepare_meshes, read_mesh, signed_distance
 from data.sdf_samples import read_samples, sample_points
+from data.shapes import make_shapes
 from data.streams import stream
 from models.errors import InputError
 
@@ -302,6 +305,8 @@ def test_shapes_are_made_once_and_again_when_their_mesh_changes(tmp_path):
         prepare_mesh(source / f"{name}.ply", out / f"{name}.npz", num_samples=2000, seed=0)
     first = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     trimesh.creation.box().export(source / "b.ply")
+    os.utime(source / "b.ply", (0, 0))  # as an archive leaves it: the content counts
+    os.utime(source / "a.ply")
     paths, _ = prepared(source, out, workers=None)
     assert paths == [out / "a.npz", out / "b.npz"]
     assert {path.name for path, time in first.items() if path.stat().st_mtime_ns != time} == {"b.npz", "b.ply"}
@@ -332,3 +337,82 @@ def test_triangles_of_no_area_and_vertices_of_no_triangle_do_not_count(tmp_path)
     mesh = read_mesh(tmp_path / "a.off")
     assert len(mesh.faces) == 12 and len(mesh.vertices) == 8
     assert np.linalg.norm(mesh.vertices, axis=1).max() == pytest.approx(1 / 1.03)
+
+
+# DeepSDF's files
+
+
+def rows(num, sign=1, dtype=np.float32):
+    distances = sign * np.linspace(0.01, 0.1, num)
+    return np.column_stack([np.zeros((num, 3)), distances]).astype(dtype)
+
+
+class Trap:
+    """Runs code where it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+UNUSABLE = {
+    "neg is empty": ({"pos": rows(9), "neg": rows(0)}, "'neg'"),
+    "neg has one row": ({"pos": rows(9), "neg": rows(1, -1)}, "1 samples of one sign"),
+    "another shape": ({"pos": rows(9)[:, :3], "neg": rows(9, -1)}, r"'pos' is \(9, 3\)"),
+    "integers": ({"pos": rows(9).astype(int), "neg": rows(9, -1)}, "int64"),
+    "infinite": ({"pos": np.append(rows(9), [[0, 0, 0, np.inf]], axis=0), "neg": rows(9, -1)}, "not finite"),
+    "too large for float32": ({"pos": rows(9, 1e300, np.float64), "neg": rows(9, -1)}, "not finite"),
+    "the other sign": ({"pos": rows(9, -1), "neg": rows(9)}, "'pos' .*negative inside"),
+    "one of the other sign": (
+        {"pos": rows(9), "neg": np.append(rows(9, -1), rows(1), axis=0)},
+        "'neg' has 1 .*positive",
+    ),
+    "pickled": ({"pos": np.array([Trap()], object), "neg": rows(9, -1)}, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_samples_that_cannot_be_used_are_named_and_the_other_shapes_go_on(tmp_path, monkeypatch, capfd, what):
+    arrays, reason = UNUSABLE[what]
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "c"):
+        np.savez(f"{name}.npz", pos=rows(9, 1, np.float64), neg=rows(9, -1, np.float16))
+    np.savez("b.npz", **arrays)
+    assert [path.name for path in make_shapes("deepsdf", ".", tmp_path / "out", 9, 100, 0)] == ["a.npz", "c.npz"]
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("left out: ") and re.search(rf"b\.npz.*{reason}", line)
+    for name in ("a", "c"):
+        os.remove(f"{name}.npz")
+    with pytest.raises(InputError, match="none of the 1"):
+        make_shapes("deepsdf", ".", tmp_path / "out", 9, 100, 0)
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
+
+
+def test_files_beside_deepsdfs_samples_are_no_shapes(tmp_path, capfd):
+    for name in ("a", "b"):
+        for kind, arrays in (
+            ("SdfSamples", {"pos": rows(9), "neg": rows(9, -1)}),
+            ("NormalizationParameters", {"offset": np.zeros(3), "scale": np.ones(1)}),
+        ):
+            (tmp_path / kind / "ShapeNetV2/03001627").mkdir(parents=True, exist_ok=True)
+            np.savez(tmp_path / kind / f"ShapeNetV2/03001627/{name}.npz", **arrays)
+    samples = tmp_path / "SdfSamples/ShapeNetV2/03001627"
+    (samples / "._a.npz").write_bytes(b"a Mac's")
+    os.mkfifo(samples / "fifo.npz")  # would never end
+    (samples / "folder.npz").mkdir()
+    (samples / "broken.npz").write_bytes((samples / "a.npz").read_bytes()[:300])
+    found = make_shapes("deepsdf", str(tmp_path), tmp_path / "out", 9, 100, 0)
+    assert found == [samples / "a.npz", samples / "b.npz"]
+    printed = capfd.readouterr().err
+    assert len(printed.splitlines()) == 2 and "broken.npz" in printed and "NormalizationParameters" in printed
+    assert make_shapes("deepsdf", str(tmp_path), tmp_path / "out", 1, 100, 0) == [samples / "a.npz"]
+    np.savez(tmp_path / "a.npz", pos=rows(9), neg=rows(9, -1))
+    with pytest.raises(InputError, match="same shape a"):
+        make_shapes("deepsdf", str(tmp_path), tmp_path / "out", 9, 100, 0)
+
+
+@pytest.mark.parametrize("name", ["a\nb", " a", os.fsdecode(b"a\xff")])
+def test_names_of_samples_that_lists_cannot_have_are_refused(tmp_path, name):
+    np.savez(tmp_path / "good.npz", pos=rows(9), neg=rows(9, -1))
+    (tmp_path / f"{name}.npz").write_bytes((tmp_path / "good.npz").read_bytes())
+    with pytest.raises(InputError, match="the name of"):
+        make_shapes("deepsdf", str(tmp_path), tmp_path / "out", 9, 100, 0)
