@@ -136,6 +136,8 @@ def save_fits(
     sdf, state = first_of_halves(samples, config.num_stored), ensemble.state()
     bar = tqdm(plans, "fits measured", leave=False, disable=hide_bar())
     for i, plan in enumerate(bar):
+        if plan.path.is_file():  # it trained again because of others in its stack
+            continue
         row, mesh = ensemble.rows[[i]].detach(), shapes[plan.index].with_suffix(".ply")
         key = (config.seed, plan.index)
         fit = measure_fit(ensemble.net, row, measured[i], mesh, config.resolution, config.chamfer_points, key)

@@ -5,30 +5,37 @@
     python import_instances.py cifar10 --source FOLDER --setting multi
     python import_instances.py deepsdf --source FOLDER  # SIRENs with samples
 
-Files are .pt, .pth or .safetensors of a registered architecture, recognized by names and shapes; batch norm is fused when
-they are read. The CSV has the columns file and accuracy (test, percent). It is compared with what is measured here, since
-images that were normalized differently would show there. Validation and test instances are drawn so that weak and strong
-ones are in both. Writes runs/<dataset>/nets/<architecture>-<source>/*.safetensors and
-models/input_lists/<dataset>/<setting>/*.txt. Checkpoints of the original release need no import: NetSpace.load and
---checkpoint read them, --lists-dir its lists."""
+Files are .pt, .pth, .pth.tar, .ckpt or .safetensors of a registered architecture, recognized by names and shapes, in FOLDER or
+below; batch norm is fused when they are read. The CSV has the columns file and accuracy (test, percent). It is compared with
+what is measured here, since images that were normalized differently would show there. Validation and test instances are drawn
+so that weak and strong ones are in both. Writes runs/<dataset>/nets/<architecture>-<source>/*.safetensors and
+models/input_lists/<dataset>/<setting>/*.txt, all or nothing. Checkpoints of the original release need no import: NetSpace.load
+and --checkpoint read them, --lists-dir its lists."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
+from data.files import report_left_out
 from data.folders import Folders, dataset_name
-from data.imports import Imported, list_state_dicts, read_accuracies, recognize, report_differences
-from data.instance_files import is_on_disk, read_instance, row_of, samples_of, save_instance, siren_widths
+from data.imports import (
+    Imported,
+    check_targets,
+    list_state_dicts,
+    read_accuracies,
+    recognize,
+    recognize_sirens,
+    report_differences,
+    write_all,
+)
 from data.load import load_images
-from data.nets import Entry, list_texts, split_alike, write_lists
+from data.nets import Entry, list_texts, split_alike
 from data.streams import stream
 from evaluation.metrics import accuracy
 from models.errors import InputError
-from models.instances import TargetNet
-from models.target_nets import siren
 from training.command_line import run_script
 from training.constants import Count, Flat, Seed
 from training.runtime import pick_device
@@ -52,12 +59,26 @@ PRESETS |= {name: Config(f"data/{name}", "mlps") for name in ("meshes", "deepsdf
 
 
 def main(config: Config) -> None:
-    files = list_state_dicts(config.source)
+    listing = list_state_dicts(config.source)
     if config.setting == "mlps":
-        return import_sirens(config, files)
+        found, entries = choose_sirens(config, listing.files)
+    else:
+        found, entries = choose_nets(config, listing.files)
+    lists = list_texts(config.folders, config.dataset, config.setting, entries)
+    check_targets(found)  # before the first is written
+    write_all(found, lists)
+    report_left_out(listing.left_out)
+    numbers = ", ".join(f"{len(chosen)} in {split}.txt" for split, chosen in entries.items())
+    kinds = ", ".join(dict.fromkeys(each.net.name for each in found))
+    print(f"{len(found)} instances ({kinds}): {numbers} of {next(iter(lists)).parent}")
+
+
+def choose_nets(config: Config, files: list[Path]) -> tuple[list[Imported], dict[str, list[Entry]]]:
+    """Return nets of images with their accuracy among their facts, and the entries of train, val and test."""
+    assert config.source is not None
+    stated = read_accuracies(config.accuracies, config.source, files) if config.accuracies else {}
     images = load_images(config.dataset, config.folders.data_dir, pick_device())
-    found = recognize(files, images, config.folders, config.dataset, config.setting != "single")
-    stated = read_accuracies(config.accuracies, files) if config.accuracies else {}
+    found = recognize(config.source, files, images, config.folders, config.dataset, config.setting != "single")
     groups: dict[str, list[Imported]] = defaultdict(list)
     for each in found:
         groups[each.net.name].append(each)
@@ -66,7 +87,7 @@ def main(config: Config) -> None:
             f"{config.source} holds {', '.join(groups)}; give --setting multi, or a folder of one architecture"
         )
     entries: dict[str, list[Entry]] = {"train": [], "val": [], "test": []}
-    facts: dict[Path, dict[str, Any]] = {}
+    chosen: list[Imported] = []
     for name, group in groups.items():
         if len(group) <= config.num_val + config.num_test:
             numbers = f"--num-val {config.num_val} and --num-test {config.num_test}"
@@ -75,47 +96,29 @@ def main(config: Config) -> None:
             )
         rows = torch.stack([each.row for each in group]).to(images.train.pixels.device)
         measured = accuracy(group[0].net, rows, images.test)
-        report_differences(name, [stated.get(each.source.name) for each in group], measured.tolist())
-        ranked = [group[i] for i in measured.argsort().tolist()]
-        for split, chosen in split_alike(ranked, config.num_val, config.num_test, config.seed).items():
-            entries[split] += [Entry(each.net.architecture, images.name, each.path) for each in chosen]
+        report_differences(name, [stated.get(each.source) for each in group], measured.tolist())
+        ranked = [group[i] for i in measured.argsort(stable=True).tolist()]
+        for split, members in split_alike(ranked, config.num_val, config.num_test, config.seed).items():
+            entries[split] += [Entry(each.net.architecture, images.name, each.path) for each in members]
         for each, value in zip(group, measured.tolist()):
-            facts[each.path] = {"architecture": name, "dataset": images.name, "imported_from": each.source.as_posix()}
-            facts[each.path] |= {"test_accuracy": value}
-    write_all(config, entries, [(each.source, each.path, facts[each.path]) for each in found])
-    numbers = ", ".join(f"{len(chosen)} in {split}.txt" for split, chosen in entries.items())
-    lists = config.folders.input_list(config.dataset, config.setting, "train").parent
-    print(f"{len(found)} instances ({', '.join(groups)}): {numbers} of {lists}")
+            facts = {"architecture": name, "dataset": images.name, "test_accuracy": value}
+            chosen.append(replace(each, facts=facts))
+    return chosen, entries
 
 
-def import_sirens(config: Config, files: list[Path]) -> None:
-    """Import SIRENs with their samples, as the original release's `mlp` and `sdf`: lists train.txt and test.txt."""
+def choose_sirens(config: Config, files: list[Path]) -> tuple[list[Imported], dict[str, list[Entry]]]:
+    """Return SIRENs with their samples, as the original release's `mlp` and `sdf`, and the entries of train and test."""
+    assert config.source is not None
     if len(files) <= config.num_test:
         raise InputError(f"{len(files)} SIRENs, with --num-test {config.num_test} none is left to train on; give fewer")
-    folder = config.folders.nets(config.dataset, f"siren-{files[0].resolve().parent.name}")
+    found = recognize_sirens(config.source, files, config.folders, config.dataset)
     order = stream("held-out shapes", config.seed).permutation(len(files)).tolist()
     entries: dict[str, list[Entry]] = {"train": [], "test": []}
-    found = []
-    for i, file in enumerate(files):
-        state, _ = read_instance(file)
-        architecture = siren(siren_widths(state, file))
-        samples_of(state, file)
-        row_of(TargetNet(architecture), {name: value for name, value in state.items() if name != "sdf"}, file)
-        path = folder / f"{file.stem}.safetensors"
-        split = "test" if i in order[: config.num_test] else "train"
-        entries[split].append(Entry(architecture, dataset_name(config.dataset), path))
-        found.append((file, path, {"imported_from": file.as_posix()}))
-    write_all(config, entries, found)
-    print(f"{len(files)} SIRENs: {len(entries['train'])} in train.txt, {len(entries['test'])} in test.txt")
-
-
-def write_all(config: Config, entries: dict[str, list[Entry]], found: list[tuple[Path, Path, dict[str, Any]]]) -> None:
-    """Write instances, each (source, path, facts), and the lists. Raise InputError rather than replace others."""
-    lists = list_texts(config.folders, config.dataset, config.setting, entries)
-    for source, path, facts in found:
-        is_on_disk(path, {name: facts[name] for name in ("architecture", "imported_from") if name in facts})
-        save_instance(path, read_instance(source)[0], facts)
-    write_lists(lists)
+    held_out = set(order[: config.num_test])
+    for i, each in enumerate(found):
+        split = "test" if i in held_out else "train"
+        entries[split].append(Entry(each.net.architecture, dataset_name(config.dataset), each.path))
+    return found, entries
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import gzip
 import pickle
 import tarfile
-import zipfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ from torchvision.datasets import CIFAR10
 
 from data.files import check_regular, is_regular, written_whole
 from data.images import IMAGENET_MEAN, IMAGENET_STD, Images, ImageSet, make_images, split_by_class
+from data.tensor_files import read_arrays
 from models.errors import InputError, brief
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -36,7 +36,10 @@ def cached_arrays(data_dir: Path) -> Arrays:
     """
     path = data_dir / "cifar10.npz"
     if is_regular(path):
-        return check_arrays(read_arrays(path), path)
+        try:
+            return check_arrays(read_arrays(path, ARRAYS), path)
+        except InputError as error:
+            raise InputError(f"{error}; delete it to have it made again") from None
     for folder in (data_dir, data_dir / "cifar10-download"):
         if (folder / BATCHES).is_dir():
             return check_arrays(arrays_of(read_batches(folder / BATCHES), folder / BATCHES), folder / BATCHES)
@@ -56,24 +59,6 @@ def cached_arrays(data_dir: Path) -> Arrays:
     with written_whole(path) as partial:
         np.savez(partial, **arrays)
     return check_arrays(arrays, path)
-
-
-def read_arrays(path: Path) -> Arrays:
-    """Return the arrays of a `.npz`. Raise InputError if it is broken or lacks one."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(archive.getinfo(f"{name}.npy").file_size for name in ARRAYS)
-        if size > LARGEST:
-            raise MemoryError
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ARRAYS}
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError  # numpy returns the bytes of what is no array
-        return arrays
-    except Exception as error:  # a broken file may raise anything
-        raise InputError(
-            f"{path} does not have the arrays {', '.join(ARRAYS)} ({type(error).__name__}); delete it to have it made again"
-        ) from None
 
 
 class BatchReader(pickle.Unpickler):

@@ -3,14 +3,13 @@
 import contextlib
 import hashlib
 import os
+import re
 import socket
 import stat
 import sys
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -21,6 +20,8 @@ from models.errors import InputError, one_line
 
 # What writing raises on a full disk: Python's, torch's and safetensors' own.
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+# When this process last changed a folder, so that it is listed for leftovers once, not once for each file.
+CHANGED: dict[Path, int] = {}
 
 
 @contextlib.contextmanager
@@ -33,11 +34,13 @@ def written_whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial-{whose}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path)
+        if CHANGED.get(path.parent) != path.parent.stat().st_mtime_ns:  # not by us alone since leftovers were removed
+            remove_leftovers(path)
         yield partial
         sync(partial)
         os.replace(partial, path)
         sync(path.parent)  # a power cut may else undo the move
+        CHANGED[path.parent] = path.parent.stat().st_mtime_ns
     except WRITE_ERRORS as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
         raise InputError(
@@ -49,13 +52,12 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Delete what killed processes of this machine left of this file."""
-    start = f".{path.name}.partial-{socket.gethostname()}-"
+    """Delete what killed processes of this machine left half-written in a file's folder."""
+    leftover = re.compile(rf"\..+\.partial-{re.escape(socket.gethostname())}-(\d{{1,9}})(\..*)?", re.DOTALL)
     for name in os.listdir(path.parent):
-        if name.startswith(start):
-            number = name.removeprefix(start).removesuffix(path.suffix)
-            if number.isdigit() and not is_alive(int(number)):
-                (path.parent / name).unlink(missing_ok=True)
+        found = leftover.fullmatch(name)
+        if found and not is_alive(int(found[1])):
+            (path.parent / name).unlink(missing_ok=True)
 
 
 def is_alive(process: int) -> bool:
@@ -189,21 +191,12 @@ def report_left_out(left_out: Sequence[tuple[Path, str]]) -> None:
         print(one_line(f"left out: {some}{more}"), file=sys.stderr)
 
 
-def load_pt(path: Path) -> Any:
-    """Return the tensors and plain values of a `.pt`, on the CPU. Nothing in it is executed.
-
-    A broken file may raise any exception.
-    """
-    with warnings.catch_warnings(action="ignore"):  # torch finds strange what is about to be refused
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
 def fingerprint(*tensors: Tensor) -> str:
     """Return the beginning of the SHA-256 of tensors' types, shapes and values, as in "sha256:0123456789abcdef"."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return f"sha256:{digest.hexdigest()[:16]}"
 
 

@@ -1,7 +1,6 @@
 """Where files are, and what a data set is called there."""
 
 import os
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +19,40 @@ def dataset_name(dataset: str) -> str:
     if dataset in KNOWN:
         return dataset
     name = "" if "\0" in dataset else Path(os.path.realpath(dataset)).name
-    # Control characters, ends of lines, and what stands for bytes that are not UTF-8.
-    if not name or ";" in name or any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in name):
+    if not name or ";" in name:
         raise InputError(f"a data set of your own cannot be called '{name}'; rename the folder {dataset}")
+    check_path_name(name)
     return f"{name}-folder" if name in KNOWN else name
+
+
+def text_of(name: str | Path) -> str:
+    """Return a file's name as the Unicode text that its bytes are in UTF-8, the same in any locale.
+
+    Raise InputError for bytes that are not UTF-8.
+    """
+    try:
+        return os.fsencode(name).decode("utf-8")
+    except UnicodeError:
+        raise InputError(f"{ascii(str(name))} is not UTF-8, which lists are written in; rename it") from None
+
+
+def name_of(text: str) -> str:
+    """Return the file name whose text this is (`text_of`), as this locale spells it."""
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+
+
+def check_path_name(path: str | Path) -> None:
+    """Raise InputError for a path that a line of an input list cannot hold as it is.
+
+    These are control characters, such as a newline; white space and quotes at its ends; and bytes that are not UTF-8.
+    """
+    text = Path(text_of(path)).as_posix()
+    if any(ord(each) < 32 or each in "\x7f\x85\u2028\u2029" for each in text):
+        raise InputError(f"{ascii(text)} has control characters, which a line of an input list cannot hold; rename it")
+    if text != text.strip().strip("\"'"):
+        raise InputError(
+            f"'{text}' begins or ends with white space or quotes, which input lists do not keep; rename it"
+        )
 
 
 def command(script: str, dataset: str, flags: str = "") -> str:
@@ -40,6 +69,11 @@ class Folders:
     data_dir: Path = Path("data")  # image sets: cifar10.npz, tiny-imagenet-200/
     lists_dir: Path = Path("models/input_lists")  # input lists: which instances train, validate, test
     runs_dir: Path = Path("runs")  # everything that a run writes
+
+    def __post_init__(self) -> None:
+        """Raise InputError for folders that the lines of input lists cannot name."""
+        for folder in (self.lists_dir, self.runs_dir):
+            check_path_name(folder)
 
     def run(self, dataset: str, setting: str) -> Path:
         """Return the folder of an experiment's results, `runs/<dataset>/<setting>`."""

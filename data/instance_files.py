@@ -1,108 +1,182 @@
 """Instance files: a state dict in `.safetensors` (ours, with facts in its header) or `.pt`, read as a row; ONNX is written too.
 
 These are read: our own files, those of the original release, and what people save from nets of these architectures: ResNets
-with batch norm under torchvision's names, or fused already; nets wrapped by DataParallel or torch.compile; checkpoints that
-hold the state dict under a name. Nothing in a file is executed.
+with batch norm under torchvision's names, or fused already; nets wrapped by DataParallel, torch.compile, Lightning or
+AveragedModel; checkpoints that hold the state dict under a name (`state_dict_in`). Nothing in a file is executed.
 """
 
+import hashlib
 import json
 import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from data.files import load_pt, write_safetensors, written_whole
-from models.errors import InputError
+from data.files import is_regular, write_safetensors, written_whole
+from data.tensor_files import SAVE_AGAIN, describe_names, read_tensors, state_dict_in
+from data.texts import parse_json
+from models.errors import InputError, brief
 from models.instances import TargetNet
 from models.rows import Layout
+from models.target_nets import ARCHITECTURES
+from models.target_nets.siren import check_widths
 
-STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model", "net", "mlp")  # the last in the original release's MLPs
-WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
-NUMBERED = re.compile(r"layers\.(\d+)\.(\w+)")
-FORMATS = (".safetensors", ".pt", ".onnx")  # that are written
+NUMBERED = re.compile(r"layers\.(\d{1,6})\.(\w+)")
+OF_SIREN = re.compile(r"mlp\.(\d{1,6})\.(weight|bias)")
+HASH = re.compile(r'(?:, )?"sha256": "([0-9a-f]{64})"\}$')
+FORMATS = (".safetensors", ".pt", ".onnx", ".pth")  # that are written
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # that are read
 
 Shapes = dict[str, tuple[int, ...]]
 Net = nn.Module | dict[str, Tensor] | str | Path  # a net, its state dict, or the file of one
 
 
 def save_instance(path: Path, state: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write one instance's state dict, with facts (JSON) in the file's header."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    write_safetensors(path, tensors, {"facts": json.dumps(facts)})
+    """Write one instance's state dict, with facts (JSON) and a hash of the content in the file's header."""
+    tensors: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, value in state.items():
+        each = value.detach().cpu().contiguous()
+        if each.untyped_storage().data_ptr() in storages:
+            each = each.clone()  # the format has no tied tensors
+        storages.add(each.untyped_storage().data_ptr())
+        tensors[name] = each
+    text = json.dumps(facts)
+    # In one entry with the facts: the format writes several in any order, and the same instance is the same file.
+    last = f'"sha256": "{content_hash(tensors, text)}"' + "}"
+    write_safetensors(path, tensors, {"facts": (text[:-1] + ", " if facts else "{") + last})
+
+
+def content_hash(tensors: dict[str, Tensor], facts: str) -> str:
+    """Return the SHA-256 of tensors, by name, and of the text of their facts."""
+    digest = hashlib.sha256(facts.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def without_hash(text: str) -> tuple[str, str | None]:
+    """Return facts (JSON) without the hash at their end, and the hash. Others' files have none."""
+    found = HASH.search(text)
+    return (text[: found.start()] + "}", found[1]) if found else (text, None)
 
 
 def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a state dict and its facts (none for a `.pt`).
 
-    Raise InputError if the file is missing or does not hold a state dict.
+    Raise InputError if the file is missing, does not hold a state dict, or has another content than its header's hash says.
     """
-    if not path.is_file():
-        raise InputError(
-            f"no instance file {path}; run the script that made the list again, it creates what is missing"
-        )
+    if not is_regular(path):
+        raise InputError(f"no instance file {path}; check its name")
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                facts = dict(json.loads((file.metadata() or {}).get("facts", "{}")))
-                return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (no mapping)
-        state = load_pt(path)
-    except Exception as error:  # a broken file may raise anything
+        value, header = read_tensors(path)
+        text, expected = without_hash(header.get("facts", "{}"))
+        facts = dict(parse_json(text))
+    except InputError as error:
+        reason = str(error).removeprefix(f"{path} ").removeprefix("cannot be read ")
+        raise InputError(f"{path} cannot be read as an instance: {reason}") from None
+    except (ValueError, TypeError):
+        raise InputError(f"{path} cannot be read as an instance: the facts in its header are no JSON object") from None
+    if expected and content_hash(value, text) != expected:
         raise InputError(
-            f"{path} cannot be read as an instance ({type(error).__name__}); delete it and run the script that made it again"
-        ) from None
-    return plain_state(state, str(path)), {}
+            f"{path} is damaged: its content is not what was written; move it away, and make or copy it again"
+        )
+    return plain_state(value, str(path)), facts
 
 
-def state_of(net: Net) -> tuple[dict[str, Tensor], str]:
-    """Return a net's state dict on the CPU, without samples, and its name in messages. Raise InputError if it has none."""
+def state_of(net: Net) -> tuple[dict[str, Tensor], str, dict[str, float]]:
+    """Return a net's state dict without samples, its name in messages, and of a module the eps of each batch norm.
+
+    Raise InputError if it has none.
+    """
+    eps: dict[str, float] = {}
     if isinstance(net, (str, Path)):
         state, where = read_instance(Path(net))[0], str(net)
+    elif isinstance(net, nn.Module):
+        where = "the net"
+        state = plain_state(dict(net.state_dict(keep_vars=True)), where)  # the tensors themselves
+        norms = [each for each in net.modules() if hasattr(each, "running_var") and hasattr(each, "eps")]
+        by_tensor = {id(each.running_var): float(each.eps) for each in norms}  # type: ignore[arg-type]  # whatever wraps the net
+        eps = {name: by_tensor[id(value)] for name, value in state.items() if id(value) in by_tensor}
     else:
-        where = "the net" if isinstance(net, nn.Module) else "the state dict"
-        state = plain_state(net.state_dict() if isinstance(net, nn.Module) else net, where)
-    return {name: value.detach().cpu() for name, value in state.items() if name != "sdf"}, where
+        where = "the state dict"
+        state = plain_state(net, where)
+    return {name: value.detach() for name, value in state.items() if name != "sdf"}, where, eps
 
 
 def is_on_disk(path: Path, facts: dict[str, Any]) -> bool:
     """Return whether this instance exists. Raise InputError if the file is broken or has other facts."""
     if not path.is_file():
         return False
-    _, found = read_instance(path)
+    try:
+        _, found = read_instance(path)
+    except InputError as error:
+        raise InputError(f"{error}; this command makes it again once it is moved away") from None
     for name, value in facts.items():
         if found.get(name) != value:
             raise InputError(
-                f"{path} was made with {name} {found.get(name)}, not {value}; move it away, or use what it was made with"
+                f"{path} was made with {name} {brief(found.get(name))}, not {value}; move it away, or use what it was made with"
             )
     return True
 
 
-def plain_state(state: Any, where: str) -> dict[str, Tensor]:
+def plain_state(value: Any, where: str) -> dict[str, Tensor]:
     """Return a state dict under the net's own names: out of the checkpoint that holds it, without wrappers' prefixes.
 
     An MLP of the original release has its samples beside it, under "sdf". Raise InputError if there is no state dict.
     """
-    found = next((key for key in STATE_DICT_KEYS if isinstance(state, dict) and isinstance(state.get(key), dict)), None)
-    if found is not None:
-        state = {**state[found], "sdf": state["sdf"]} if found == "mlp" and "sdf" in state else state[found]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(
-            f"{where} is not a state dict (names to tensors); save one with torch.save(net.state_dict(), PATH)"
-        )
-    return {WRAPPERS.sub("", str(name)): value for name, value in state.items()}
+    state = state_dict_in(value, names_fit)
+    if state is None:
+        raise InputError(f"{where} is not a state dict (names to tensors); {SAVE_AGAIN}")
+    samples = value.get("sdf")
+    if isinstance(samples, Tensor) and any(OF_SIREN.fullmatch(name) for name in state):
+        state = {**state, "sdf": samples}
+    return state
+
+
+def names_fit(names: Iterable[str]) -> bool:
+    """Return whether these are the names of a registered architecture's state dict, or of a SIREN's."""
+    names = [name for name in names if not name.endswith("num_batches_tracked")]
+    if unnumbered(names) in known_names(*ARCHITECTURES):
+        return True
+    of_mlp = [name for name in names if name != "sdf"]
+    return bool(of_mlp) and all(map(OF_SIREN.fullmatch, of_mlp))
+
+
+@cache
+def known_names(*architectures: str) -> set[tuple[str, ...]]:
+    """Return the names in state dicts of registered architectures, without the numbers of `layers.{i}`."""
+    found = set()
+    for architecture in map(ARCHITECTURES.__getitem__, architectures):
+        side = (architecture.sides or (8,))[0]
+        for fused in (False, True) if architecture.has_batch_norm else (False,):
+            with torch.random.fork_rng(devices=[]):
+                found.add(unnumbered(shapes_of(architecture.build((1, side, side), 2, fused).state_dict())))
+    return found
+
+
+def unnumbered(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names in order, without the numbers of `layers.{i}`, which implementations count differently."""
+    return tuple(sorted(NUMBERED.sub(r"layers.\2", name) for name in names))
 
 
 def check_numbers(values: Tensor, what: str) -> None:
-    """Raise InputError unless values are floating point numbers in a dense tensor, all finite."""
-    if not values.is_floating_point() or values.layout != torch.strided or values.is_quantized:
+    """Raise InputError unless values are floating point numbers in a dense tensor, finite in float32 too."""
+    if values.device.type == "meta":
+        raise InputError(f"{what} is a meta tensor, without numbers; save it from a net that has its weights")
+    if values.layout != torch.strided or values.is_quantized or values.is_nested or values.dtype not in FLOATS:
         raise InputError(f"{what} holds {values.dtype}, {values.layout}, expected float32; save it as such")
     if not values.isfinite().all():
         raise InputError(f"{what} holds NaN or infinity; train this instance again")
+    if not values.float().isfinite().all():
+        raise InputError(f"{what} holds {values.abs().max():.3g}, infinity in float32; train this instance again")
 
 
 def shapes_of(state: dict[str, Tensor]) -> Shapes:
@@ -128,15 +202,21 @@ def renumbered(state: dict[str, Tensor], expected: Shapes) -> dict[str, Tensor]:
     return {NUMBERED.sub(lambda found: f"layers.{number[int(found[1])]}.{found[2]}", k): v for k, v in state.items()}
 
 
-def row_of(net: TargetNet, state: dict[str, Tensor], where: Path | str) -> Tensor:
-    """Return a state dict, with batch norm or fused, as a row (P,) float32. Raise InputError if it is another net's."""
+def row_of(net: TargetNet, state: dict[str, Tensor], where: Path | str, eps: dict[str, float] | None = None) -> Tensor:
+    """Return a state dict, with batch norm or fused, as a row (P,) float32 on the CPU.
+
+    `eps` are those of batch norms that differ from the architecture's, by the name of their running variance. Raise
+    InputError if it is another net's, or if its numbers are not finite, fused too.
+    """
     unfused, expected = form_of(net, list(state))
     state = renumbered(state, expected)
     state = {name: state[name] for name in shapes_of(state)}
     if set(state) != set(expected):
         odd = sorted(set(state) ^ set(expected))[0]
         verb = "lacks" if odd in expected else "has"
-        raise InputError(f"{where} is not a {net.name}: it {verb} '{odd}'; check the architecture in the list")
+        first = sorted(set(state) - set(expected))[:1]
+        theirs = f" (and has '{brief(first[0])}')" if first and verb == "lacks" else ""
+        raise InputError(f"{where} is not a {net.name}: it {verb} '{brief(odd)}'{theirs}; check what it was saved from")
     for name, shape in expected.items():
         if state[name].shape != shape:
             inputs = "images" if len(net.input_shape) == 3 else "widths"
@@ -144,8 +224,20 @@ def row_of(net: TargetNet, state: dict[str, Tensor], where: Path | str) -> Tenso
                 f"{where} is not a {net.name} for these {inputs}: '{name}' is {tuple(state[name].shape)}, expected {shape}"
             )
         check_numbers(state[name], f"{where}: '{name}'")
-    batch = {name: value.float()[None] for name, value in state.items()}
-    return net.fuse(batch)[0] if unfused else Layout.of(net.fused).flatten(batch)[0]
+    batch = {name: value.cpu().float()[None] for name, value in state.items()}
+    if not unfused:
+        return Layout.of(net.fused).flatten(batch)[0]
+    for name, own in (eps or {}).items():
+        norm = net.trained.get_submodule(name.rpartition(".")[0])
+        batch[name] = batch[name] + (own - float(norm.eps))  # type: ignore[arg-type]
+    row = net.fuse(batch)[0]
+    if not row.isfinite().all():
+        broken = next(name for name, value in net.layout.unflatten(row[None]).items() if not value.isfinite().all())
+        raise InputError(
+            f"{where}: '{broken}' is NaN or infinity once batch norm is fused (running variances below 0, or numbers too "
+            "large); train this instance again"
+        )
+    return row
 
 
 def find_net(candidates: Sequence[TargetNet], state: dict[str, Tensor], where: Path | str) -> TargetNet:
@@ -157,24 +249,38 @@ def find_net(candidates: Sequence[TargetNet], state: dict[str, Tensor], where: P
     if len(candidates) == 1:
         return candidates[0]  # `row_of` names the difference
     names, shape = ", ".join(net.name for net in candidates), candidates[0].input_shape
-    raise InputError(f"{where} is none of {names} for images of {shape}; check what it was saved from")
+    raise InputError(
+        f"{where} is none of {names} for images of {shape}: it has {describe_names(state)}; check what it was saved from"
+    )
 
 
 def find_row(candidates: Sequence[TargetNet], net: Net) -> tuple[TargetNet, Tensor]:
     """Return the candidate that a net is, and its row (P,). Raise InputError if it is none of them."""
-    state, where = state_of(net)
+    state, where, eps = state_of(net)
     found = find_net(candidates, state, where)
-    return found, row_of(found, state, where)
+    return found, row_of(found, state, where, eps)
 
 
 def siren_widths(state: dict[str, Tensor], where: Path | str) -> tuple[int, ...]:
     """Return the widths of the SIREN whose state dict this is. Raise InputError if it is another net's."""
-    weights = [value for name, value in state.items() if re.fullmatch(r"mlp\.\d+\.weight", name)]
+    numbers = sorted(int(found[1]) for name in state if (found := OF_SIREN.fullmatch(name)) and found[2] == "weight")
+    weights = [state[f"mlp.{number}.weight"] for number in numbers if f"mlp.{number}.weight" in state]
     if not weights or any(weight.dim() != 2 for weight in weights):
         raise InputError(
             f"{where} is not a SIREN: it has no matrices mlp.0.weight, mlp.2.weight, ...; check what it is"
         )
-    return (weights[0].shape[1], *(len(weight) for weight in weights))
+    widths = (weights[0].shape[1], *(len(weight) for weight in weights))
+    fit = all(weight.shape[1] == width for weight, width in zip(weights, widths))
+    if not fit or numbers != [*range(0, 2 * len(weights), 2)]:
+        raise InputError(
+            f"{where} is not a SIREN: its matrices {numbers[:9]} of {brief([tuple(each.shape) for each in weights])} do not fit; "
+            "check what it is"
+        )
+    try:
+        check_widths(widths)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return widths
 
 
 def samples_of(state: dict[str, Tensor], where: Path | str) -> Tensor:
@@ -183,7 +289,7 @@ def samples_of(state: dict[str, Tensor], where: Path | str) -> Tensor:
     if samples is None or samples.dim() != 2 or samples.shape[1] != 4 or not len(samples):
         raise InputError(f"{where} has no samples 'sdf' (S, 4); make it again with create_mlp_dataset.py")
     check_numbers(samples, f"{where}: 'sdf'")
-    return samples.float()
+    return samples.cpu().float()
 
 
 def export_net(net: nn.Module, path: Path, example: Tensor, facts: dict[str, Any]) -> None:
@@ -194,7 +300,7 @@ def export_net(net: nn.Module, path: Path, example: Tensor, facts: dict[str, Any
     """
     if path.suffix == ".safetensors":
         save_instance(path, net.state_dict(), facts)
-    elif path.suffix == ".pt":
+    elif path.suffix in (".pt", ".pth"):
         with written_whole(path) as partial:
             torch.save({name: value.detach().cpu().clone() for name, value in net.state_dict().items()}, partial)
     elif path.suffix == ".onnx":

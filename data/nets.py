@@ -1,8 +1,9 @@
 """Nets datasets: input lists that name instance files, and the matrix of rows (N, P) that these become.
 
 An input list has one instance a line, in the original release's format: class, typed arguments, data set, path, as in
-`resnet_fusedbn;d2;d8;scifar10;PATH` or `siren;l3,256,256,1;schairs;PATH`. Paths are relative to the folder that the scripts
-run in.
+`resnet_fusedbn;d2;d8;scifar10;PATH` or `siren;l3,256,256,1;schairs;PATH`. The path is what follows the data set, `;` or not,
+relative to the folder that the scripts run in. Lists are UTF-8 in any locale. As editors leave them, they may have blank lines,
+lines that begin with `#`, white space around fields, quotes around a line or a path, and paths with backslashes.
 """
 
 import re
@@ -16,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.files import write_text
-from data.folders import Folders, command
+from data.files import is_regular, write_text
+from data.folders import Folders, check_path_name, command, name_of, text_of
 from data.images import ImageSet
-from data.instance_files import read_instance, row_of, samples_of
+from data.instance_files import read_instance, row_of, samples_of, siren_widths
 from data.streams import stream
-from data.texts import read_text
-from models.errors import InputError
+from data.texts import read_lines, read_text
+from models.errors import InputError, brief
 from models.instances import TargetNet, TargetNets
 from models.target_nets import ARCHITECTURES, Architecture, siren
 
@@ -120,47 +121,66 @@ class Entry:
     where: str = ""
 
     def line(self) -> str:
-        """Return the line."""
-        return f"{self.architecture.list_entry};s{self.dataset};{self.path.as_posix()}"
+        """Return the line. Raise InputError if it cannot hold the path."""
+        check_path_name(self.path)
+        return f"{self.architecture.list_entry};s{text_of(self.dataset)};{text_of(self.path.as_posix())}"
 
 
 def parse_line(line: str, where: str) -> Entry:
     """Read one line. Raise InputError, naming `where`, if it is not an instance that this project knows."""
-    kind, *arguments, path = line.split(";") if ";" in line else ("", "")
-    if not arguments or not path:
+    kind, *fields = [field.strip() for field in unquoted(line).split(";")]
+    number = next((i for i, field in enumerate(fields) if field.startswith("s")), None)  # of the data set
+    typed = fields[:-1] if number is None else fields[:number]
+    path = "" if number is None else unquoted(";".join(unquoted(line).split(";")[number + 2 :]))
+    if len(fields) < 2 or not fields[-1] or (number is not None and not path):
         raise InputError(
-            f"{where}: '{line}' is not CLASS;ARGUMENTS;sDATASET;PATH, as in resnet_fusedbn;d2;d8;scifar10;PATH"
+            f"{where}: '{brief(line)}' is not CLASS;ARGUMENTS;sDATASET;PATH, as in resnet_fusedbn;d2;d8;scifar10;PATH"
         )
-    for argument in arguments:
+    for argument in typed:
         try:
             ARGUMENT_TYPES[argument[:1]](argument[1:])
         except (KeyError, ValueError):
             raise InputError(
-                f"{where}: argument '{argument}' is not typed; write d for int, f for float, s for string, l for list, then the value"
+                f"{where}: argument '{brief(argument)}' is not typed; write d for int, f for float, s for string, l for list, then "
+                "the value"
             ) from None
-    *spelled, dataset = arguments
-    if dataset[0] != "s":
-        raise InputError(f"{where}: the last argument '{dataset}' should be the data set, as in scifar10")
-    return Entry(architecture_of(kind, spelled, where), dataset[1:], Path(path), where)
+    if number is None:
+        raise InputError(f"{where}: the last argument '{brief(typed[-1])}' should be the data set, as in scifar10")
+    architecture = architecture_of(kind, typed, where)
+    return Entry(architecture, name_of(fields[number][1:]), path_of(path), where)
+
+
+def unquoted(text: str) -> str:
+    """Return a text without white space and one pair of quotes around it."""
+    text = text.strip()
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1].strip() if quoted else text
+
+
+def path_of(text: str) -> Path:
+    """Return the path that a line names. Backslashes are separators if only then there is such a file."""
+    path = Path(name_of(text))
+    if "\\" in text and not is_regular(path):
+        other = Path(name_of(text.replace("\\", "/")))
+        return other if is_regular(other) else path
+    return path
 
 
 def architecture_of(kind: str, arguments: list[str], where: str) -> Architecture:
     """Return the architecture that a line spells. Raise InputError if there is none."""
+    spelled = ";".join([kind, *arguments])
     if kind == "siren":
-        widths = re.fullmatch(r"l\[?(\d+(?:,\d+)*)\]?", ";".join(arguments))
+        widths = re.fullmatch(r"l\[?(\d{1,9}(?:, *\d{1,9})*)\]?", ";".join(arguments))
         if not widths:
-            raise InputError(
-                f"{where}: {kind};{';'.join(arguments)} is not a SIREN; expected siren;lWIDTHS;sDATASET;PATH"
-            )
+            raise InputError(f"{where}: {brief(spelled)} is not a SIREN; expected siren;lWIDTHS;sDATASET;PATH")
         try:
             return siren(tuple(int(width) for width in widths[1].split(",")))
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-    entry = ";".join([kind, *arguments])
     known = {architecture.list_entry: architecture for architecture in ARCHITECTURES.values()}
-    if entry not in known:
-        raise InputError(f"{where}: unknown architecture '{entry}'; known are {' '.join(known)}")
-    return known[entry]
+    if spelled not in known:
+        raise InputError(f"{where}: unknown architecture '{brief(spelled)}'; known are {' '.join(known)}")
+    return known[spelled]
 
 
 def read_list(folders: Folders, dataset: str, setting: str, split: str) -> list[Entry]:
@@ -169,10 +189,10 @@ def read_list(folders: Folders, dataset: str, setting: str, split: str) -> list[
     made_by = command(MAKERS.get(setting, f"create_nets_dataset_{setting}.py"), dataset)
     if not path.is_file():
         raise InputError(f"no input list {path}; make it with: {made_by}")
-    lines = [line.strip() for line in read_text(path).splitlines()]
-    entries = [parse_line(line, f"{path}, line {i}") for i, line in enumerate(lines, start=1) if line]
+    lines = [(number, line) for number, line in read_lines(path) if not line.startswith("#")]
+    entries = [parse_line(line, f"{path}, line {number}") for number, line in lines]
     if not entries:
-        raise InputError(f"input list {path} is empty; delete it and make it again with: {made_by}")
+        raise InputError(f"input list {path} is empty; fill it, or move it away and make it again with: {made_by}")
     return entries
 
 
@@ -210,7 +230,7 @@ def load_entries(entries: list[Entry], nets: TargetNets, dataset: str, device: t
         class_id = next((i for i, net in enumerate(nets) if net.architecture == entry.architecture), None)
         if class_id is None or entry.dataset != dataset:
             raise InputError(unexpected(entry, nets, dataset))
-        state, known = read_instance(entry.path)
+        state, known = read_listed(entry)
         if not nets.takes_images:
             samples.append(samples_of(state, entry.path))
             del state["sdf"]
@@ -230,6 +250,14 @@ def load_entries(entries: list[Entry], nets: TargetNets, dataset: str, device: t
         tuple(entry.path for entry in entries),
         torch.stack(samples).to(device) if samples else None,
     )
+
+
+def read_listed(entry: Entry) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the state dict and facts of an instance in a list. Raise InputError if it is missing or broken."""
+    if not is_regular(entry.path):
+        remedy = "correct the path, or run the script that made the list again, it creates what is missing"
+        raise InputError(f"{entry.where}: no instance file {entry.path}; {remedy}")
+    return read_instance(entry.path)
 
 
 def unexpected(entry: Entry, nets: TargetNets, dataset: str) -> str:
@@ -275,6 +303,11 @@ def load_sirens(folders: Folders, dataset: str, split: str, device: torch.device
     entries = read_list(folders, dataset, "mlps", split)
     if entries[0].architecture.sides is not None:
         raise InputError(f"{entries[0].where} is not a SIREN; expected siren;lWIDTHS;sDATASET;PATH")
+    # What a list claims is compared with a file before a net of that size is built.
+    first, claimed = read_listed(entries[0])[0], entries[0].architecture.list_entry
+    found = siren(siren_widths(first, entries[0].path)).list_entry
+    if found != claimed:
+        raise InputError(f"{entries[0].path} is a {found}, {entries[0].where} says {claimed}; correct the list")
     return load_entries(entries, TargetNets([TargetNet(entries[0].architecture)]), entries[0].dataset, device)
 
 

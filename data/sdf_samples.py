@@ -4,7 +4,6 @@ A shape is a file `NAME.npz` with arrays `pos` and `neg`, (N, 4) float32 = x, y,
 mesh that was sampled, if it is known.
 """
 
-import unicodedata
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ import numpy as np
 import trimesh
 
 from data.files import check_regular, written_whole
+from data.folders import check_path_name
+from data.tensor_files import read_arrays
 from data.texts import read_json, write_json
 from models.errors import InputError
 
@@ -42,13 +43,7 @@ def read_samples(path: Path) -> SdfSamples:
     if not path.exists():
         raise InputError(f"no SDF samples {path}; check the folder, or make them again")
     check_regular(path)
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in ("pos", "neg")}
-    except Exception as error:  # what a file that is no .npz raises depends on its bytes
-        raise InputError(
-            f"{path} cannot be read as a .npz with arrays pos and neg ({type(error).__name__}); replace or remove it"
-        ) from None
+    found = read_arrays(path, ("pos", "neg"))
     samples = SdfSamples(*(clean_rows(found[name], f"{path}: '{name}'") for name in ("pos", "neg")))
     for name, rows, sign in (("pos", samples.positive, 1), ("neg", samples.negative, -1)):
         wrong = int((sign * rows[:, 3] < 0).sum())
@@ -92,21 +87,9 @@ def check_both_signs(samples: SdfSamples, what: str) -> None:
 def check_names(shapes: Mapping[str, Path]) -> None:
     """Raise InputError if a shape's name, that of its files, cannot stand in an input list or be part of a file's name."""
     for name, path in shapes.items():
-        odd = [each for each in name if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp")]
-        reason = ""
-        if odd:
-            kind = (
-                "bytes that are not UTF-8"
-                if unicodedata.category(odd[0]) == "Cs"
-                else "a line break or control character"
-            )
-            reason = f"has {kind}"
-        elif name != name.strip():
-            reason = "begins or ends with white space"
-        elif len(name.encode()) > LONGEST_NAME:
-            reason = f"has more than {LONGEST_NAME} bytes"
-        if reason:
-            raise InputError(f"the name of {path} {reason}, which lists of instances cannot have; rename it")
+        check_path_name(name)
+        if len(name.encode()) > LONGEST_NAME:
+            raise InputError(f"the name of {path} has more than {LONGEST_NAME} bytes; rename it")
 
 
 def write_samples(path: Path, samples: SdfSamples) -> None:

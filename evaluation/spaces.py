@@ -6,22 +6,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from data.files import fingerprint, fingerprint_of_file, write_safetensors
+from data.files import check_regular, fingerprint, fingerprint_of_file, write_safetensors
 from data.folders import Folders, command
 from data.images import IMAGENET_MEAN, IMAGENET_STD, Batches, Images, ImageSet
+from data.instance_files import check_numbers
 from data.load import load_images
 from data.nets import NetsDataset, load_nets
+from data.tensor_files import read_tensors
 from data.texts import read_json, write_json
 from evaluation.metrics import interpolate, mixed_accuracy, where_right
-from models.errors import InputError
+from models.errors import InputError, brief
 from models.instances import TargetNets
 from models.prep import check_prep_shape
-from models.prep_autoencoder import PrepAutoencoder, Sizes
+from models.prep_autoencoder import PrepAutoencoder
 from models.target_nets import ARCHITECTURES, architectures_by_class_id, get_architecture
-from training.checkpoints import load_checkpoint, restore_model
+from training.checkpoints import (
+    check_shapes,
+    load_checkpoint,
+    model_of_sizes,
+    restore_model,
+)
 from training.constants import Flat, Search
 from training.latent_search import LatentSearch
 from training.losses import class_id_losses, teacher_losses
@@ -30,6 +36,7 @@ from training.runtime import as_json, pick_device
 AT_ONCE = 8  # instances; at the paper's 88x10,000 the encoder needs half a gigabyte for each
 WEIGHTS, CONFIG = "netspace.safetensors", "config.json"
 FORMAT = 1  # of a saved space
+MOST = 256  # image channels and pixels a side, in a file that says for which nets a space is
 ORIGINAL_IMAGES = {"cifar10": (32, 10), "tiny-imagenet-200": (64, 200)}  # side, classes
 ORIGINAL_ARCHITECTURES = ["lenetlike", "vanilla_cnn", "resnet8", "resnet32"]  # by ClassId
 ORIGINALS = (*(f"{dataset}/{setting}" for dataset in ORIGINAL_IMAGES for setting in ("single", "multi")), "mlps")
@@ -170,6 +177,8 @@ class Space:
         A checkpoint of the original release does not say which nets it is for: `original` does, one of ORIGINALS. Raise
         InputError if there is no space, it is broken or does not say what it is for.
         """
+        if path.name in (CONFIG, WEIGHTS) and (path.parent / CONFIG).is_file():
+            path = path.parent  # one of the two files that `save` wrote
         if (path / CONFIG).is_file():
             return load_saved(path)
         checkpoint = path if path.suffix and not path.is_dir() else path / "best.pt"
@@ -182,9 +191,9 @@ class Space:
                 f"one of {', '.join(ORIGINALS)}"
             )
         check_about(about, checkpoint)
-        nets = nets_about(about)
-        model = restore_model(saved, checkpoint, made_by, len(nets) if len(nets) > 1 else None)
-        return cls(model, nets, about, trained_of(saved))
+        num = num_architectures(about)
+        model = restore_model(saved, checkpoint, made_by, num if num > 1 else None)
+        return cls(model, nets_about(about, model.width, checkpoint), about, trained_of(saved))
 
     def save(self, folder: Path) -> None:
         """Write `netspace.safetensors` and `config.json`, all that another machine needs. Raise InputError on failure."""
@@ -229,65 +238,85 @@ def about_original(name: str) -> dict[str, Any]:
     return {"architectures": architectures, **images, **normalization}
 
 
-def nets_about(about: dict[str, Any]) -> TargetNets:
-    """Return the nets that `about` describes."""
+def num_architectures(about: dict[str, Any]) -> int:
+    """Return how many architectures `about` describes."""
+    return 1 if "siren_widths" in about else len(about["architectures"])
+
+
+def nets_about(about: dict[str, Any], largest: int, path: Path) -> TargetNets:
+    """Return the nets that `about` describes.
+
+    Raise InputError, naming the file, if one has more than `largest` parameters, before it is built.
+    """
     if "siren_widths" in about:
-        return TargetNets.sirens(about["siren_widths"])
+        widths = tuple(about["siren_widths"])
+        check_number(sum((a + 1) * b for a, b in zip(widths, widths[1:])), largest, f"{path}: SIREN {brief(widths)}")
+        try:
+            return TargetNets.sirens(widths)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
     chosen = [get_architecture(name) for name in about["architectures"]]
     channels, side, _ = about["image_shape"]
-    return TargetNets.on_images(chosen, (channels, side, side), len(about["class_names"]))
+    shape, num_classes = (channels, side, side), len(about["class_names"])
+    for architecture in chosen:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            outline = architecture.build(shape, num_classes, fused=True)
+        number = sum(parameter.numel() for parameter in outline.parameters())
+        check_number(number, largest, f"{path}: {architecture.name}")
+    return TargetNets.on_images(chosen, shape, num_classes)
+
+
+def check_number(number: int, largest: int, what: str) -> None:
+    """Raise InputError if a net has more parameters than a PRep holds."""
+    if number > largest:
+        raise InputError(f"{what} has {number:,} parameters, more than the {largest:,} of the PReps beside it")
 
 
 def check_about(about: Any, path: Path) -> None:
     """Raise InputError, naming the file, unless `about` has the entries that `Space` documents."""
     if isinstance(about, dict) and "siren_widths" in about:
         widths = about["siren_widths"]
-        if isinstance(widths, list) and all(type(width) is int and 0 < width < 2**16 for width in widths):
+        if isinstance(widths, list) and len(widths) < 1000 and all(type(n) is int and 0 < n < 2**16 for n in widths):
             return
-        raise InputError(f"{path}: siren_widths {widths} are not widths, as in [3, 256, 256, 1]; save the space again")
+        raise InputError(f"{path}: siren_widths {brief(widths)} are not widths, as in [3, 256, 256, 1]")
     names, shape, classes = (
         about.get(name) if isinstance(about, dict) else None for name in ("architectures", "image_shape", "class_names")
     )
-    if not isinstance(names, list) or not names or not set(map(str, names)) <= set(ARCHITECTURES):
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and n in ARCHITECTURES for n in names):
         raise InputError(
-            f"{path}: architectures {names}, known are {', '.join(ARCHITECTURES)}; add it to models/target_nets"
+            f"{path}: architectures {brief(names)}, known are {', '.join(ARCHITECTURES)}; add it to models/target_nets"
         )
-    if not isinstance(shape, list) or len(shape) != 3 or not all(type(n) is int and 0 < n < 2**16 for n in shape):
-        raise InputError(f"{path}: image_shape {shape} is not [channels, side, side]; save the space again")
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: architectures {brief(names)} name one twice")
+    if not isinstance(shape, list) or len(shape) != 3 or not all(type(n) is int and 0 < n <= MOST for n in shape):
+        raise InputError(f"{path}: image_shape {brief(shape)} is not [channels, side, side]")
     if not isinstance(classes, list) or not classes:
-        raise InputError(f"{path}: class_names {classes} are not a list of names; save the space again")
+        raise InputError(f"{path}: class_names {brief(classes)} are not a list of names")
 
 
 def load_saved(folder: Path) -> Space:
     """Return the space in a folder that `Space.save` wrote. Raise InputError if its files are broken or do not match."""
     config = read_json(folder / CONFIG, "save the space again")
     if config.get("format") != FORMAT:
-        raise InputError(
-            f"{folder / CONFIG} has format {config.get('format')}, this version reads {FORMAT}; save the space again"
-        )
-    about = config.get("nets", config.get("decodes"))
+        found = brief(config.get("format"))
+        raise InputError(f"{folder / CONFIG} has format {found}, this version reads {FORMAT}; save the space again")
+    about, trained = config.get("nets", config.get("decodes")), config.get("trained", {})
     check_about(about, folder / CONFIG)
-    nets = nets_about(about)
-    try:
-        sizes = Sizes(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["sizes"].items()})
-        with torch.random.fork_rng(devices=[]):  # its initial parameters are replaced
-            model = PrepAutoencoder(sizes, len(nets) if len(nets) > 1 else None)
-    except (KeyError, TypeError, AttributeError):
-        raise InputError(
-            f"{folder / CONFIG}: sizes {config.get('sizes')} are not those of a NetSpace; save it again"
-        ) from None
-    try:
-        if fingerprint_of_file(folder / WEIGHTS) != config.get("weights"):
-            raise ValueError("other weights")
-        state = load_file(folder / WEIGHTS)
-        model.load_state_dict(state)
-    except Exception as error:  # its type depends on what is wrong
-        raise InputError(
-            f"{folder / WEIGHTS} is not the space of {CONFIG} beside it ({type(error).__name__}); save the space again"
-        ) from None
-    if not all(value.is_floating_point() and value.isfinite().all() for value in state.values()):
-        raise InputError(f"{folder / WEIGHTS} holds NaN, infinity or no floating point numbers; save the space again")
-    return Space(model, nets, about, config.get("trained", {}))
+    num = num_architectures(about)
+    classes = num if num > 1 else None
+    sizes, outline = model_of_sizes(config.get("sizes"), classes, f"{folder / CONFIG}: sizes")
+    check_regular(folder / WEIGHTS)
+    if fingerprint_of_file(folder / WEIGHTS) != config.get("weights"):
+        raise InputError(f"{folder / WEIGHTS} is not the space of {CONFIG} beside it; save or copy both again")
+    state, _ = read_tensors(folder / WEIGHTS)
+    check_shapes({"all": state}, {"all": outline.state_dict()}, folder / WEIGHTS)
+    for name, value in state.items():
+        check_numbers(value, f"{folder / WEIGHTS}: '{name}'")
+    with torch.random.fork_rng(devices=[]):  # its initial parameters are replaced
+        model = PrepAutoencoder(sizes, classes)
+    model.load_state_dict(state)
+    nets = nets_about(about, model.width, folder / CONFIG)
+    return Space(model, nets, about, trained if isinstance(trained, dict) else {})
 
 
 # What the scripts that evaluate a space on images have in common

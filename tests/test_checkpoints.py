@@ -104,3 +104,47 @@ def test_constants_that_differ_are_named(tmp_path):
             refuse_other_constants(tmp_path, saved, {"a": 1, "b": (2, 3)})
     with pytest.raises(InputError):
         refuse_other_constants(tmp_path, [1], {"a": 1})
+
+
+HUGE = [
+    {"row_channels": 2**15, "row_length": 2**15},
+    {"emb_size": 2**30, "grid": 2**15},
+    {"prep_shape": (2**30, 2**30)},
+    {"prep_shape": "ab"},
+    {"prep_shape": (8, 648.0)},
+    {"emb_size": -4096},
+    {"grid": 10**400},
+    {"colour": 3},
+]
+
+
+@pytest.mark.parametrize("change", [*HUGE, None, 3, [1], "sizes"], ids=lambda change: str(change)[:40])
+def test_sizes_that_the_tensors_do_not_have_are_refused_before_they_are_built(tmp_path, model, change):
+    entries = model_entries(model)
+    sizes = {**entries["sizes"], **change} if isinstance(change, dict) else change
+    built = []
+    hook = nn.modules.module.register_module_parameter_registration_hook(
+        lambda module, name, parameter: built.append(parameter) if parameter.device.type != "meta" else None
+    )
+    save_checkpoint(tmp_path / "best.pt", {**entries, "sizes": sizes})
+    try:
+        with pytest.raises(InputError, match="best.pt"):
+            restored(tmp_path / "best.pt", 4)
+    finally:
+        hook.remove()
+    assert not built
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(128, device="meta"),
+        torch.zeros(128).to(torch.float8_e4m3fn),
+        torch.full((128,), 1e300, dtype=torch.float64),
+    ],
+)
+def test_numbers_that_are_none_are_refused_by_name(tmp_path, model, value):
+    entries = model_entries(model)
+    save_checkpoint(tmp_path / "best.pt", {**entries, "0": {**entries["0"], "conv1.0.bias": value}})
+    with pytest.raises(InputError, match="best.pt.*conv1.0.bias"):
+        restored(tmp_path / "best.pt", 4)

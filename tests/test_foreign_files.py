@@ -471,7 +471,7 @@ TABLE = {
         "project",
         line(MLP_TEST, "16", "8"),
         INTERPOLATE,
-        ("'mlp.0.weight' is (16, 3)", "(8, 3)"),
+        ("siren;l3,16,16,1", "siren;l3,8,8,1"),
     ),
     "SIREN list of no width": ("project", line(MLP_TEST, "16", "0"), INTERPOLATE, "SIREN widths"),
     "SIREN list that is empty": ("project", text(MLP_TEST, ""), INTERPOLATE, "is empty"),

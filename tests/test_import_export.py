@@ -101,7 +101,7 @@ def test_mlps_of_the_original_release_come_with_their_samples(preset, tmp_path):
         ("few", "none is left to train on"),
         ("teacher", "has no ClassId"),
         ("twice", "with two suffixes"),
-        ("no columns", "has no columns"),
+        ("no columns", "has no column"),
         ("percent", "line 2: accuracy 101"),
         ("unknown", "line 2: there is no gone.pt"),
     ],

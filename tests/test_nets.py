@@ -132,6 +132,58 @@ def test_a_list_with_another_text_is_not_overwritten(folders):
     assert folders.input_list("photos", "single", "train").read_text() == "edited by hand\n"
 
 
+ODD_NAMES = ["lr=0.1;wd=0.pt", "a;scifar10;b.pt", "nét0.pt", "a b.pt", "#1.pt", "a'b.pt", "s.pt"]
+
+
+@given(st.sampled_from(ODD_NAMES), st.sampled_from(["runs", "runs;1", "s;s"]), st.sampled_from(sorted(ARCHITECTURES)))
+def test_any_name_that_a_line_can_hold_comes_back(name, folder, architecture):
+    entry = Entry(ARCHITECTURES[architecture], "photos", Path(folder) / name, "list, line 1")
+    assert parse_line(entry.line(), "list, line 1") == entry
+
+
+@pytest.mark.parametrize("name", ["a\nb.pt", "a\u2028b.pt", "a.pt ", "a\x1b[2J.pt", "a\udcff.pt", "'a.pt'"])
+def test_names_that_a_line_cannot_hold_are_refused_when_it_is_written(name):
+    with pytest.raises(InputError, match="rename") as refusal:
+        Entry(ARCHITECTURES["resnet8"], "photos", Path(name)).line()
+    assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize("folder", ["a\nb", " runs", "a\udcff"])
+def test_folders_that_lists_cannot_name_are_refused_at_once(folder):
+    for name in ("runs_dir", "lists_dir"):
+        with pytest.raises(InputError, match="rename"):
+            Folders(**{name: Path(folder)})
+
+
+def test_lists_are_read_as_editors_leave_them(folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets").mkdir()
+    for name in ("a.pt", "b c.pt", "back\\slash.pt"):
+        (tmp_path / "nets" / name).touch()
+    lines = [
+        "# a comment",
+        "lenetlike;d0;sphotos;nets/a.pt",
+        "",
+        "lenetlike; d0; sphotos; nets/a.pt ",
+        '"lenetlike;d0;sphotos;nets/a.pt"',
+        'lenetlike;d0;sphotos;"nets/b c.pt"',
+        "lenetlike;d0;sphotos;nets\\a.pt",
+        "lenetlike;d0;sphotos;nets/back\\slash.pt",
+    ]
+    put_list(folders, "")
+    path = folders.input_list("photos", "single", "train")
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_bytes("\r\n".join(lines).encode(encoding))
+        found = [entry.path.as_posix() for entry in read_list(folders, "photos", "single", "train")]
+        assert found == [*3 * ["nets/a.pt"], "nets/b c.pt", "nets/a.pt", "nets/back\\slash.pt"]
+
+
+def test_a_long_list_is_read_line_by_line(folders):
+    put_list(folders, "".join(f"resnet_fusedbn;d2;d8;sphotos;nets/{i}.pt\n" for i in range(5_000)))
+    entries = read_list(folders, "photos", "single", "train")
+    assert len(entries) == 5_000 and entries[-1].path == Path("nets/4999.pt")
+
+
 # Loading
 
 
@@ -215,6 +267,13 @@ def test_sirens_that_are_something_else_are_refused(folders, tmp_path, changes, 
     with pytest.raises(InputError, match=match) as error:
         listed_sirens(folders, line)
     assert "a.safetensors" in str(error.value)
+
+
+def test_widths_that_only_a_list_claims_are_refused_before_such_a_net_is_built(folders, tmp_path):
+    put_siren(tmp_path / "a.safetensors")
+    for name in ("a.safetensors", "gone.pt"):
+        with pytest.raises(InputError, match=name):
+            listed_sirens(folders, f"siren;l3,60000,60000,1;schairs;{tmp_path / name}\n")
 
 
 def test_lists_of_unlike_sirens_are_refused(folders, tmp_path):

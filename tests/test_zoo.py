@@ -228,6 +228,56 @@ def test_every_instance_is_saved_with_its_facts_and_none_is_trained_again(tmp_pa
     assert not list((tmp_path / "nets").glob("*.pt"))
 
 
+@pytest.mark.parametrize("gone", [[0], [1, 4], [3]])
+def test_a_deleted_instance_is_made_again_byte_for_byte_and_the_others_stay(gone, tmp_path):
+    plans = planned(tmp_path / "nets")
+    fit(plans)
+    before = [plan.path.read_bytes() for plan in plans]
+    times = [plan.path.stat().st_mtime_ns for plan in plans]
+    for i in gone:
+        plans[i].path.unlink()
+    assert fit(plans).trained == len(gone)
+    assert [plan.path.read_bytes() for plan in plans] == before
+    changed = [i for i, plan in enumerate(plans) if plan.path.stat().st_mtime_ns != times[i]]
+    assert changed == gone and not list((tmp_path / "nets").glob("*.pt"))
+
+
+def test_a_flipped_bit_in_an_instance_is_refused_by_its_name(tmp_path):
+    plans = planned(tmp_path / "nets")
+    fit(plans)
+    content = bytearray(plans[2].path.read_bytes())
+    content[-1] ^= 1
+    plans[2].path.write_bytes(content)
+    with pytest.raises(InputError, match=plans[2].path.name):
+        fit(plans)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"indices": [99]},
+        {"indices": "ab"},
+        {"facts": []},
+        {"facts": 3},
+        {"ensemble": {}},
+        {"ensemble": [1]},
+        {"constants": [1]},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_nonsense_is_refused(change, tmp_path):
+    def interrupt(step):
+        signal.raise_signal(signal.SIGTERM)
+
+    plans = planned(tmp_path / "nets")
+    with pytest.raises(Interrupted), handled_signals():
+        fit(plans, after=interrupt)
+    (path,) = (tmp_path / "nets").glob("*.pt")
+    torch.save({**torch.load(path, weights_only=True), **change}, path)
+    with pytest.raises(InputError, match=path.name):
+        fit(plans)
+
+
 @pytest.mark.parametrize("stop_at", range(7))
 def test_a_signal_at_any_step_saves_and_the_resumed_instances_are_the_same(tmp_path, stop_at):
     fit(planned(tmp_path / "unbroken"))

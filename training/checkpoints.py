@@ -1,15 +1,16 @@
 """Checkpoints: whole or absent, safe to load, and with the original release's names for NetSpace."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from data.files import load_pt, written_whole
-from models.errors import InputError
+from data.files import is_regular, written_whole
+from data.tensor_files import read_tensors
+from models.errors import InputError, brief
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 
 
@@ -24,17 +25,17 @@ def load_checkpoint(path: Path, made_by: str, keys: Sequence[str] = ()) -> dict[
 
     Raise InputError if it is missing (`made_by` is the command that makes it), broken, or lacks one of the keys.
     """
-    if not path.is_file():
+    if not is_regular(path):
         raise InputError(f"no checkpoint {path}; make it with: {made_by}")
     try:
-        saved = load_pt(path)
-    except Exception as error:  # a broken file may raise anything
-        raise InputError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}); delete it and run: {made_by}"
-        ) from None
+        saved, _ = read_tensors(path)
+    except InputError as error:
+        raise InputError(f"checkpoint {error}; if a script made it, move it away and run: {made_by}") from None
     missing = [key for key in keys if key not in saved] if isinstance(saved, dict) else ["names"]
     if missing:
-        raise InputError(f"checkpoint {path} is of another kind: it has no {missing[0]}; delete it and run: {made_by}")
+        raise InputError(
+            f"checkpoint {path} is of another kind: it has no {missing[0]}; name another, or make it with: {made_by}"
+        )
     return saved
 
 
@@ -56,7 +57,7 @@ def refuse_other_constants(path: Path, saved: dict[str, Any], now: dict[str, Any
     for name, value in sorted(now.items(), key=lambda item: item[0] not in saved):
         if saved.get(name) != value:
             raise InputError(
-                f"{path} was made with {name} {saved.get(name)}, now it is {value}; use the same, or delete it to start over"
+                f"{path} was made with {name} {brief(saved.get(name))}, now it is {value}; use the same, or delete it to start over"
             )
 
 
@@ -83,44 +84,90 @@ def load_model(model: nn.Module, saved: dict[str, Any], path: Path) -> None:
     """
     if not isinstance(model, PrepAutoencoder):
         return load_state(model, saved.get("model"), path)
-    for key, own in (("0", model.encoder.state_dict()), ("1", decoder_state(model))):
+    own = own_entries(model)
+    states = given_entries(saved, own, path)
+    check_shapes(states, own, path)
+    for key, state in states.items():
+        for name, value in state.items():
+            if value.device.type == "meta" or not value.is_floating_point() or value.layout != torch.strided:
+                raise InputError(f"checkpoint {path}: {name} holds no floating point numbers; train again")
+            if value.element_size() < 2 or not value.float().isfinite().all():
+                raise InputError(f"checkpoint {path}: {name} holds NaN or infinity, or is no float32; train again")
+        with torch.no_grad():
+            for name, value in own[key].items():
+                value.copy_(state[name])  # a state dict's tensors are the module's own
+
+
+def own_entries(model: PrepAutoencoder) -> dict[str, dict[str, Tensor]]:
+    """Return the encoder's and the decoder's entries of a checkpoint, by key."""
+    return {"0": model.encoder.state_dict(), "1": decoder_state(model)}
+
+
+def given_entries(
+    saved: Mapping[str, Any], own: dict[str, dict[str, Tensor]], path: Path
+) -> dict[str, dict[str, Tensor]]:
+    """Return the entries of a checkpoint that the model has, or that it should not have. Raise InputError if there are none."""
+    found = {}
+    for key in own:
         state = saved.get(key)
         if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
-            raise InputError(
-                f"checkpoint {path} has no entry '{key}'; it is not a NetSpace checkpoint, delete it or name another run folder"
-            )
+            raise InputError(f"checkpoint {path} has no entry '{key}'; it is not a NetSpace checkpoint, name another")
         # The original's decoder always has a ClassId classifier, which the single-architecture setting does not use.
-        given = {name: value for name, value in state.items() if name in own or not name.startswith("arch_")}
-        for name in sorted(set(own) | set(given)):
-            found, expected = (tuple(each[name].shape) if name in each else "missing" for each in (given, own))
+        found[key] = {
+            name: each for name, each in state.items() if name in own[key] or not str(name).startswith("arch_")
+        }
+    return found
+
+
+def check_shapes(states: dict[str, dict[str, Tensor]], own: dict[str, dict[str, Tensor]], path: Path) -> None:
+    """Raise InputError, naming the first difference, unless a checkpoint's entries have the model's names and shapes."""
+    for key, state in states.items():
+        for name in sorted(set(own[key]) | set(state), key=str):
+            found, expected = (tuple(each[name].shape) if name in each else "missing" for each in (state, own[key]))
             if found != expected:
                 raise InputError(
-                    f"checkpoint {path} is of another NetSpace: {name} is {found}, these constants give {expected}; "
-                    f"change them or delete {path.parent}"
+                    f"checkpoint {path} is of another NetSpace: {brief(str(name))} is {brief(found)}, these constants give "
+                    f"{expected}; change them, or use another run folder"
                 )
-            if not given[name].is_floating_point() or not given[name].isfinite().all():
-                raise InputError(
-                    f"checkpoint {path}: {name} holds NaN, infinity or no floating point numbers; delete it and train again"
-                )
-        with torch.no_grad():
-            for name, value in own.items():
-                value.copy_(given[name])  # a state dict's tensors are the module's own
+
+
+def model_of_sizes(sizes: Any, num_class_ids: int | None, where: str) -> tuple[Sizes, PrepAutoencoder]:
+    """Return sizes, checked, and a model of them without numbers: only the shapes of its entries.
+
+    Raise InputError, beginning with `where`, if they are not those of a NetSpace.
+    """
+    try:
+        chosen = {name: tuple(each) if isinstance(each, list) else each for name, each in dict(sizes).items()}
+        numbers = [n for each in chosen.values() for n in (each if isinstance(each, tuple) else (each,))]
+        if not all(type(n) is int and 0 < n < 2**31 for n in numbers) or not set(chosen) <= {
+            f.name for f in fields(Sizes)
+        }:
+            raise ValueError("not sizes")
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return Sizes(**chosen), PrepAutoencoder(Sizes(**chosen), num_class_ids)
+    except Exception as error:  # numbers too large for torch raise several
+        reason = f" ({error})" if isinstance(error, InputError) else ""
+        raise InputError(f"{where}: {brief(sizes)} are not the sizes of a NetSpace{reason}") from None
 
 
 def restore_model(saved: dict[str, Any], path: Path, made_by: str, num_class_ids: int | None) -> PrepAutoencoder:
     """Return the NetSpace of a checkpoint, in eval mode, on the CPU.
 
     It has the sizes that it was saved with; one of the original release has the paper's. With `num_class_ids` (A) it has a
-    ClassId classifier, which must distinguish so many. Raise InputError if the checkpoint is another's.
+    ClassId classifier, which must distinguish so many. Raise InputError if the checkpoint is another's. Nothing is built
+    before the shapes of the tensors in the checkpoint agree with its sizes.
     """
+    remedy = f"name another checkpoint, or make it with: {made_by}"
     try:
         shapes = {
             "emb_size": len(saved["0"]["conv4.0.bias"]),
             "prep_shape": tuple(saved["1"]["scalelayer.scale"].shape),
         }
-        sizes = Sizes(**saved.get("sizes", shapes))
-    except (KeyError, TypeError, AttributeError):
-        raise InputError(f"{path} is not a NetSpace checkpoint; delete it and run: {made_by}") from None
+    except (KeyError, TypeError, AttributeError, IndexError):
+        raise InputError(f"{path} is not a NetSpace checkpoint; {remedy}") from None
+    sizes, outline = model_of_sizes(saved.get("sizes", shapes), num_class_ids, f"{path} is not a NetSpace checkpoint")
+    own = own_entries(outline)
+    check_shapes(given_entries(saved, own, path), own, path)
     with torch.random.fork_rng(devices=[]):  # its initial parameters are replaced
         model = PrepAutoencoder(sizes, num_class_ids)
     load_model(model, saved, path)

@@ -8,8 +8,8 @@
         save_instances(stack.plans, ensemble.state(), accuracy)
         stack.finish()
 
-The last bits of an instance depend on how many train beside it: so ranks get whole stacks, and a stopped stack resumes as it
-was.
+The last bits of an instance depend on how many train beside it: so ranks get whole stacks, a stopped stack resumes as it was,
+and if an instance is missing, its whole stack trains again, up to the last step of the missing ones. Only these are saved.
 """
 
 import time
@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from data.instance_files import is_on_disk, save_instance
 from data.streams import stream, torch_seed
-from models.errors import InputError
+from models.errors import InputError, brief
 from models.instances import TargetNet
-from training.checkpoints import load_checkpoint, refuse_other_constants, save_checkpoint
+from training.checkpoints import load_checkpoint, load_state, refuse_other_constants, save_checkpoint
 from training.constants import SideBySide
 from training.distributed import hide_bar, is_first, num_ranks, rank
 from training.run import FirstBad
@@ -186,7 +186,12 @@ class Ensemble:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from what `state_dict` returned. Raise ValueError for that of other instances."""
+        own, other = (
+            {name: value.shape for name, value in each.items()} for each in (self.statistics, saved["statistics"])
+        )
+        if saved["rows"].shape != self.rows.shape or own != other or type(saved["num_steps"]) is not int:
+            raise ValueError("the state of other instances")
         device = self.rows.device
         self.rows = saved["rows"].to(device).requires_grad_()
         self.statistics, self.best_state = (
@@ -204,10 +209,21 @@ class Ensemble:
 class Stack:
     """Planned instances that train side by side, shortest first, and the checkpoint that they resume from.
 
+    `missing` are the indices of those that are not on disk; when the last of them is saved, the stack ends.
+
     The checkpoint is written before the first step, every so many seconds, and if a signal asks to stop.
     """
 
-    def __init__(self, plans: list[Plan], path: Path, constants: dict[str, Any], seconds: float, saved: Any = None):
+    def __init__(
+        self,
+        plans: list[Plan],
+        missing: set[int],
+        path: Path,
+        constants: dict[str, Any],
+        seconds: float,
+        saved: Any = None,
+    ):
+        self.missing = missing
         self.plans, self.path, self.constants, self.seconds, self.saved = plans, path, constants, seconds, saved
         self.last_saved = float("-inf")
         self.shown: dict[str, str] = {}  # on the progress bar
@@ -216,15 +232,15 @@ class Stack:
         """Return the stack's instances in training, from its checkpoint if there is one."""
         self.ensemble = ensemble
         if self.saved:
-            ensemble.load_state_dict(self.saved["ensemble"])
+            load_state(ensemble, self.saved["ensemble"], self.path)
         return ensemble
 
     def steps(self) -> Iterator[int]:
-        """Count the steps until the longest instance has had its own; each must call `ensemble.step` once.
+        """Count the steps until the longest missing instance has had its own; each must call `ensemble.step` once.
 
         On a signal the state is saved and Interrupted raised. Raise InputError if a loss was NaN or infinite.
         """
-        total = self.plans[-1].steps
+        total = max((plan.steps for plan in self.plans if plan.index in self.missing), default=0)
         name = f"{len(self.plans)} {self.ensemble.net.name}"
         bar = tqdm(total=total, initial=self.ensemble.num_steps, desc=name, unit=" steps", disable=hide_bar())
         with bar, deferred_signals():
@@ -301,18 +317,27 @@ class Zoo:
             if path.is_file():
                 yield self._stopped(path, plans)
             # Of every length some, so that stacks take equally long.
-            missing = [plan for plan in plans[number::number_of_stacks] if not is_on_disk(plan.path, plan.facts)]
+            stack = plans[number::number_of_stacks]
+            missing = not_on_disk(stack)
             if missing:
                 self.trained += len(missing)
-                yield Stack(missing, path, self.constants, self.seconds)
+                yield Stack(stack, missing, path, self.constants, self.seconds)
 
     def _stopped(self, path: Path, plans: list[Plan]) -> Stack:
         saved = load_checkpoint(path, "the same command", ("constants", "indices", "facts", "ensemble"))
         refuse_other_constants(path, saved["constants"], self.constants)
-        for i, facts in zip(saved["indices"], saved["facts"]):
-            refuse_other_constants(path, facts, plans[i].facts)
-        self.trained += len(saved["indices"])
-        return Stack([plans[i] for i in saved["indices"]], path, self.constants, self.seconds, saved)
+        indices, all_facts = saved["indices"], saved["facts"]
+        known = {plan.index: plan for plan in plans}
+        if not isinstance(indices, list) or not isinstance(all_facts, list) or len(indices) != len(all_facts):
+            raise InputError(f"{path} does not say which instances it is of; delete it to start over")
+        for i, facts in zip(indices, all_facts):
+            if type(i) is not int or i not in known:
+                raise InputError(f"{path} is of an instance {brief(i)}, which is not planned; delete it to start over")
+            refuse_other_constants(path, facts, known[i].facts)
+        stack = [known[i] for i in indices]
+        missing = not_on_disk(stack)
+        self.trained += len(missing)
+        return Stack(stack, missing, path, self.constants, self.seconds, saved)
 
     def report(self, plans: list[Plan]) -> None:
         """Print how many instances there are and how many were trained now."""
@@ -338,8 +363,18 @@ class Zoo:
             time.sleep(1)
 
 
+def not_on_disk(plans: Sequence[Plan]) -> set[int]:
+    """Return the indices of the planned instances without a file. Raise InputError for files of other instances."""
+    return {plan.index for plan in plans if not is_on_disk(plan.path, plan.facts)}
+
+
 def save_instances(plans: list[Plan], state: dict[str, Tensor], val_accuracy: Tensor) -> None:
-    """Save planned instances, entries (M, *shape), with their accuracy (M,) on validation images among their facts."""
+    """Save planned instances, entries (M, *shape), with their accuracy (M,) on validation images among their facts.
+
+    One that is on disk stays as it is: it trained again because of others in its stack.
+    """
     for i, (plan, accuracy) in enumerate(zip(plans, val_accuracy.tolist())):
+        if plan.path.is_file():
+            continue
         facts = {**plan.facts, "val_accuracy": accuracy, "versions": versions()}
         save_instance(plan.path, {name: value[i] for name, value in state.items()}, facts)

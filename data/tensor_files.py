@@ -1,0 +1,309 @@
+"""Files of tensors, as every reader opens them: PyTorch's `.pt` in all its spellings, `.safetensors`, `.npz`.
+
+Nothing in a file is executed, and nothing is built that is larger than the file can hold: what a file claims is compared
+with its size first. `state_dict_in` finds the state dict in what a file holds, however it is nested and wrapped.
+"""
+
+import mmap
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from encodings import aliases, normalize_encoding
+from math import prod
+from pathlib import Path
+from pickletools import genops
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from data.files import check_regular
+from models.errors import InputError, brief, one_line
+
+TENSOR_SUFFIXES = (".pt", ".pth", ".pth.tar", ".ckpt", ".safetensors")  # of state dicts
+SAVE_AGAIN = "save its state dict alone: torch.save(net.state_dict(), PATH)"
+DEEPEST = 6  # dicts within dicts in which a state dict is looked for
+MOST_DICTS = 10_000  # that are looked at
+# A compressed array may be so many bytes whatever its ratio; above, the ratio is limited. Deflate reaches 1000.
+ALWAYS_FITS, HIGHEST_RATIO = 1 << 26, 20
+# Codecs from bytes to bytes, which may multiply what they are given; torch allows calls of `_codecs.encode`.
+BYTE_CODECS = {name for pair in aliases.aliases.items() if pair[1].endswith("_codec") for name in pair}
+
+
+def read_tensors(path: Path) -> tuple[Any, dict[str, str]]:
+    """Return a file's tensors, on the CPU, among its plain values, and the text entries of a `.safetensors` header.
+
+    Numbers of numpy, arrays, paths and argparse's Namespace beside the tensors come back as placeholders. Raise InputError
+    for a file that is missing, no regular file, broken, larger inside than outside, or that would run code.
+    """
+    check_regular(path)
+    try:
+        if path.suffix.lower() == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        if path.suffix.lower() == ".npz":
+            return {name: torch.from_numpy(array) for name, array in read_arrays(path).items()}, {}
+        return read_pt(path), {}
+    except InputError:
+        raise
+    except Exception as error:  # a broken file may raise anything
+        raise InputError(f"{path} cannot be read ({reason_of(error)}); {remedy_for(error)}") from None
+
+
+def reason_of(error: Exception) -> str:
+    """Return an exception's type, and what in a pickle is not allowed."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"{type(error).__name__}: it has {brief(found[1])}" if found else type(error).__name__
+
+
+def remedy_for(error: Exception) -> str:
+    """Return what to do about a file that cannot be read."""
+    if type(error).__name__ == "UnpicklingError" and "GLOBAL" in str(error):
+        return f"nothing in a file is executed, so if it is a whole net, {SAVE_AGAIN}"
+    return "it is broken, or of another kind than its name says; save or copy it again"
+
+
+def is_other_kind(path: Path) -> bool:
+    """Return whether a file can be read and has no tensors by name, as an optimizer's state. Raise InputError if it is broken."""
+    return not any(dicts_of_tensors(read_tensors(path)[0]))
+
+
+# PyTorch's own files
+
+
+def read_pt(path: Path) -> Any:
+    """Return the tensors and plain values of a `.pt`. Raise InputError if it claims more than it holds; broken ones, anything."""
+    size = path.stat().st_size
+    claimed = 0
+
+    def place(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
+        """Return a storage where it is, on the CPU. Old files are not zip archives, and claim sizes here."""
+        nonlocal claimed
+        claimed += storage.nbytes()
+        if claimed > size:
+            raise InputError(f"{path} claims tensors of {claimed} bytes and has {size}; it is broken")
+        return storage
+
+    with path.open("rb") as file:
+        if zipfile.is_zipfile(file):
+            check_archive(file, path, size)
+        else:
+            check_pickle(file, path)
+        file.seek(0)
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(PLACEHOLDERS):
+            value = torch.load(file, map_location=place, weights_only=True)  # type: ignore[arg-type]
+    check_sizes(value, path, size)
+    return value
+
+
+def check_archive(file: BinaryIO, path: Path, size: int) -> None:
+    """Raise InputError unless all records are stored as they are, as torch does, and no more than the file has."""
+    with zipfile.ZipFile(file) as archive:
+        records = archive.infolist()
+        for record in records:
+            if record.compress_type != zipfile.ZIP_STORED:
+                raise InputError(
+                    f"{path}: '{brief(record.filename)}' is compressed, which torch never does; save it with torch.save"
+                )
+        if sum(record.file_size for record in records) > size:
+            raise InputError(f"{path} claims more bytes than the {size} that it has; it is broken")
+        for record in records:
+            if record.filename.endswith("data.pkl"):
+                check_pickle(archive.open(record), path)
+
+
+def check_pickle(file: Any, path: Path) -> None:
+    """Raise InputError if a pickle calls what torch allows, but could fill the memory with from a few bytes."""
+    if hasattr(file, "fileno") and not isinstance(file, zipfile.ZipExtFile):
+        if not path.stat().st_size:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            suspicious = content.find(b"bytearray") >= 0 or content.find(b"_codecs") >= 0
+    else:
+        content = file.read()
+        suspicious = b"bytearray" in content or b"_codecs" in content
+        file.seek(0)
+    if not suspicious:
+        return
+    file.seek(0)
+    for _ in range(5):  # an old file begins with five pickles
+        try:
+            for opcode, argument, _ in genops(file):
+                if opcode.name in ("GLOBAL", "INST") and str(argument).endswith(" bytearray"):
+                    raise InputError(f"{path} has a bytearray, which is no part of a net; {SAVE_AGAIN}")
+                is_text = isinstance(argument, str) and len(argument) < 40
+                if is_text and normalize_encoding(str(argument).lower()) in BYTE_CODECS:
+                    raise InputError(f"{path} encodes bytes as '{argument}', which is no part of a net; {SAVE_AGAIN}")
+        except ValueError as error:  # no pickle follows
+            if isinstance(error, InputError):
+                raise
+            return
+
+
+def check_sizes(value: Any, path: Path, size: int) -> None:
+    """Raise InputError for tensors that look larger than the file: views that repeat a few numbers."""
+    seen: dict[tuple[Any, ...], int] = {}
+    for tensor in tensors_in(value):
+        if tensor.device.type == "meta" or tensor.layout != torch.strided:
+            continue  # no numbers; who reads it refuses it by its name
+        # Two names of one tensor count once.
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        seen[key] = tensor.numel() * tensor.element_size()
+        if seen[key] > size or sum(seen.values()) > 4 * size:
+            raise InputError(
+                f"{path} has a tensor of shape {tuple(tensor.shape)}, more than fits into its {size} bytes; "
+                "save tensors whole, with .clone()"
+            )
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield all tensors in nested dicts, lists and tuples, each container once."""
+    stack, seen = [value], set()
+    while stack:
+        each = stack.pop()
+        if isinstance(each, Tensor):
+            yield each
+        elif isinstance(each, (dict, list, tuple)) and id(each) not in seen:
+            seen.add(id(each))
+            stack.extend(each.values() if isinstance(each, dict) else each)
+
+
+# What people save beside a state dict, and is no code: these stand for it, so that its own classes are never made.
+
+
+class Placeholder:
+    """Stands for a value that is not read, whatever it is made from."""
+
+    def __new__(cls, *args: Any) -> "Placeholder":
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return "(not read)"
+
+
+class DictPlaceholder(dict[Any, Any]):
+    """Stands for a dict of another class, and becomes a plain one."""
+
+    def __new__(cls, *args: Any) -> dict[Any, Any]:  # type: ignore[misc]
+        return {}
+
+
+LIGHTNING = [f"{name}.utilities.data" for name in ("lightning_fabric", "lightning.fabric")]
+LIGHTNING += [f"{name}.utilities.parsing" for name in ("pytorch_lightning", "lightning.pytorch")]
+NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+PLACEHOLDERS: list[Any] = [
+    *((Placeholder, f"{module}.{name}") for module in NUMPY for name in ("scalar", "_reconstruct")),
+    *((Placeholder, name) for name in ("numpy.dtype", "numpy.ndarray", "argparse.Namespace")),
+    *((Placeholder, f"pathlib.{kind}") for kind in ("Path", "PosixPath", "WindowsPath", "PurePosixPath")),
+    *((Placeholder, f"pathlib._local.{kind}") for kind in ("Path", "PosixPath", "WindowsPath", "PurePosixPath")),
+    *((DictPlaceholder, f"{name}.AttributeDict") for name in LIGHTNING),
+]
+
+
+# numpy's archives
+
+
+def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Return arrays of a `.npz` by name, by default all. Each array's header is compared with the file before it is read.
+
+    Raise InputError if the file is missing, no `.npz`, has no array of such a name, or claims more than it holds.
+    """
+    check_regular(path)
+    wanted = "arrays" if names is None else f"arrays {' and '.join(names)}"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {record.filename.removesuffix(".npy"): record for record in archive.infolist()}
+            chosen = list(members) if names is None else names
+            stored = sum(members[name].file_size for name in chosen)
+            if stored > max(ALWAYS_FITS, HIGHEST_RATIO * path.stat().st_size):
+                raise InputError(
+                    f"{path} claims {stored} bytes and has {path.stat().st_size}; if that is so, save it with np.savez"
+                )
+            return {name: read_array(archive, members[name]) for name in chosen}
+    except InputError:
+        raise
+    except Exception as error:  # a broken file may raise anything
+        raise InputError(
+            f"{path} cannot be read as a .npz with {wanted} ({type(error).__name__}); replace or remove it"
+        ) from None
+
+
+def read_array(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> np.ndarray:
+    """Return one array. Raise ValueError if its header claims another size than the record has, or objects."""
+    with archive.open(record) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        if dtype.hasobject or prod(shape) * dtype.itemsize != record.file_size - file.tell():
+            raise ValueError("another size than its header claims")
+    with archive.open(record) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+# The state dict in a file
+
+
+def state_dict_in(value: Any, fits: Callable[[set[str]], bool]) -> dict[str, Tensor] | None:
+    """Return the state dict in nested values, under the net's own names; None if there is none.
+
+    It is a dict of tensors by name, at most DEEPEST dicts deep. Counters (COUNTERS) do not count, and prefixes that all names
+    share are removed. Of several, one whose names `fits` a known net is preferred, then the plain one to an average or a
+    teacher, then the one that is less deep, then the first.
+    """
+    found: list[tuple[bool, bool, int, int, dict[str, Tensor]]] = []
+    for depth, path, state in dicts_of_tensors(value):
+        other = any(re.search("ema|averag|swa|teacher", part.lower()) for part in path)
+        plain, known = without_prefixes(state, fits)
+        found.append((not known, other, depth, len(found), plain))
+    return min(found, key=lambda each: each[:4])[-1] if found else None
+
+
+COUNTERS = ("n_averaged", "total_ops", "total_params")  # of AveragedModel and of profilers
+WRAPPERS = ("module", "_orig_mod", "model", "net", "_forward_module", "network")  # whose prefix is always removed
+
+
+def dicts_of_tensors(value: Any) -> Iterator[tuple[int, tuple[str, ...], dict[str, Tensor]]]:
+    """Yield depth, path and tensors of every dict that has tensors by name beside plain values, outer ones first."""
+    level: list[tuple[tuple[str, ...], Any]] = [((), value)]
+    seen: set[int] = set()
+    for depth in range(DEEPEST + 1):
+        below = []
+        for path, each in level:
+            if not isinstance(each, dict) or id(each) in seen or len(seen) > MOST_DICTS:
+                continue
+            seen.add(id(each))
+            if "param_groups" in each:  # an optimizer
+                continue
+            tensors = {name: item for name, item in each.items() if isinstance(item, Tensor) and isinstance(name, str)}
+            if tensors:
+                yield depth, path, tensors
+            below += [((*path, name), item) for name, item in each.items() if isinstance(name, str)]
+        level = below
+
+
+def without_prefixes(state: dict[str, Tensor], fits: Callable[[set[str]], bool]) -> tuple[dict[str, Tensor], bool]:
+    """Return a state dict without counters and prefixes, and whether its names fit a known net."""
+    state = {name: value for name, value in state.items() if name.rpartition(".")[2] not in COUNTERS}
+    stripped = None  # of wrappers alone
+    while state and not fits(set(state)):
+        prefixes = {name.partition(".")[0] for name in state}
+        if stripped is None and not prefixes <= set(WRAPPERS):
+            stripped = state
+        if len(prefixes) != 1 or not all(name.partition(".")[2] for name in state):
+            return (state if stripped is None else stripped), False
+        state = {name.partition(".")[2]: value for name, value in state.items()}
+    return state, bool(state)
+
+
+def describe_names(state: dict[str, Tensor]) -> str:
+    """Return the first names of a state dict, for messages."""
+    return one_line(", ".join(f"'{brief(name)}'" for name in list(state)[:2]))
