@@ -10,6 +10,8 @@ predicted weights are from the targets'. Needs train_single_arch.py with both ob
 the second are the best for photos (docs/netspace.md) and were not tried with the other presets. Writes
 runs/<dataset>/compare_objectives.{json,md,pdf,png}."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +26,6 @@ from evaluation.metrics import accuracy, interpolate, median_index
 from evaluation.objectives import Comparison, load_trained, objectives_table, refuse_unlike
 from evaluation.plots import plot_objectives, save_figure
 from evaluation.spaces import SingleConfig, load_experiment
-from training.command_line import run_script
 from training.constants import AtLeast2, Flat
 from training.losses import OBJECTIVE_FOLDERS, OBJECTIVES
 from training.runtime import provenance

@@ -10,6 +10,8 @@ models/input_lists/<dataset>/mlps/{train,test}.txt, and runs/<dataset>/mlps/crea
 SIRENs are fitted side by side, each from its own initialization and on its own points. Run it again to resume: a shape on
 disk is not fitted again."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +30,6 @@ from data.texts import write_json
 from evaluation.metrics import describe_fits, fits_in, measure_fit
 from models.instances import TargetNet
 from models.target_nets import siren
-from training.command_line import run_script
 from training.constants import AtLeast2, Count, Flat, Fraction, Positive, Seed, SideBySide
 from training.distributed import hide_bar, is_first
 from training.runtime import lock_folder, pick_device, provenance, versions

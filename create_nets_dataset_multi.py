@@ -9,6 +9,8 @@ runs/<dataset>/nets/<architecture>-sgd/*.safetensors and nets/teacher/, each ins
 input lists: models/input_lists/<dataset>/multi/{train,val,test,teacher}.txt, and missing/{train,val,test}.txt with the lowest
 and the highest ClassId alone. Run it again to resume: an instance on disk is not trained again."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,6 @@ from evaluation.metrics import accuracy
 from models.errors import InputError
 from models.instances import TargetNet
 from models.target_nets import ARCHITECTURES, Architecture, architectures_by_class_id, get_architecture
-from training.command_line import run_script
 from training.constants import Count, Flat, Fraction, NonNegative, Positive, Seed, SideBySide
 from training.distributed import is_first
 from training.runtime import as_json, pick_device

@@ -9,6 +9,8 @@ runs/<dataset>/nets/<architecture>-adam/*.safetensors and models/input_lists/<da
 Instances train side by side, each from its own initialization, on its own order and augmentation of the images. Run it again
 to resume: an instance on disk is not trained again."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Literal
@@ -24,7 +26,6 @@ from evaluation.metrics import accuracy
 from models.errors import InputError
 from models.instances import TargetNet
 from models.target_nets import get_architecture
-from training.command_line import run_script
 from training.constants import Count, Flat, Positive, Seed, SideBySide
 from training.distributed import is_first
 from training.runtime import pick_device

@@ -8,6 +8,8 @@ best on validation images, each with the architecture that the classifier predic
 table has means over the instances of an architecture. Needs train_latspace_multi.py with the same setting. Writes
 runs/<dataset>/<setting>/eval_latspace_multi.{json,md,pdf,png}."""
 
+from training.command_line import run_script
+
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,6 @@ from evaluation.plots import color_of, plot_search, save_figure
 from evaluation.spaces import MultiConfig, load_experiment
 from evaluation.summary import load_search, markdown_table, read_curve
 from models.errors import InputError
-from training.command_line import run_script
 from training.runtime import provenance
 
 PRESETS = {name: MultiConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
@@ -30,15 +31,15 @@ def main(config: MultiConfig) -> dict[str, list[Any]]:
     images, space, test = load_experiment(config)
     names = space.nets.names
     made_by = command("train_latspace_multi.py", config.dataset, f"--setting {config.setting}")
-    search = load_search(config.run_dir, made_by)
+    search = load_search(config.run_dir, made_by, several=True)
     instances, desired = search["instances"], search["class_ids"]
     indices = [test.index_of(instance) for instance in instances]
     if None in indices:
         raise InputError(f"an instance that was optimized is not in test.txt; run again: {made_by}")
     class_ids = sorted(set(desired))
     curves = {names[i]: read_curve(config.run_dir, f"val_accuracy_{names[i]}") for i in class_ids}
-    _, initial = space.accuracy(search["initial"].to(space.device), images.test)
-    predicted_ids, optimized = space.accuracy(search["best"].to(space.device), images.test)
+    _, initial = space.accuracy(space.as_batch(search["initial"])[0], images.test)
+    predicted_ids, optimized = space.accuracy(space.as_batch(search["best"])[0], images.test)
     target = accuracy_of(test[indices], images.test)
     results = {
         "class_id": desired,

@@ -7,6 +7,8 @@ Initial is the instance decoded from the embedding of a test instance, optimized
 best on validation images; only this script uses test images. Needs train_latspace_single.py. Writes
 runs/<dataset>/single/eval_latspace_single.{json,md,pdf,png}."""
 
+from training.command_line import run_script
+
 from data.files import write_text
 from data.folders import command
 from data.nets import load_teacher
@@ -16,7 +18,6 @@ from evaluation.plots import PREDICTED, plot_search, save_figure
 from evaluation.spaces import SingleConfig, load_experiment
 from evaluation.summary import load_search, markdown_table, read_curve
 from models.errors import InputError
-from training.command_line import run_script
 from training.runtime import provenance
 
 PRESETS = {name: SingleConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
@@ -31,8 +32,8 @@ def main(config: SingleConfig) -> dict[str, float]:
     index = test.index_of(instance)
     if index is None:
         raise InputError(f"{instance}, which was optimized, is not in test.txt; run train_latspace_single.py again")
-    _, initial = space.accuracy(search["initial"].to(space.device), images.test)
-    _, optimized = space.accuracy(search["best"].to(space.device), images.test)
+    _, initial = space.accuracy(space.as_batch(search["initial"])[0], images.test)
+    _, optimized = space.accuracy(space.as_batch(search["best"])[0], images.test)
     results = {
         "target_accuracy": accuracy_of(test[[index]], images.test).item(),
         "initial_accuracy": initial.item(),

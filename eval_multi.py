@@ -6,6 +6,8 @@
 
 Needs train_multi_arch.py with the same setting. Writes runs/<dataset>/<setting>/eval_multi.{json,pdf,png}."""
 
+from training.command_line import run_script
+
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,6 @@ from data.texts import write_json
 from evaluation.metrics import accuracy_of
 from evaluation.plots import plot_several_architectures, save_figure
 from evaluation.spaces import MultiConfig, load_experiment
-from training.command_line import run_script
 from training.runtime import provenance
 
 PRESETS = {name: MultiConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}

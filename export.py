@@ -9,6 +9,8 @@
 Needs the script that trains the space. Writes runs/<dataset>/<setting>/export/: NAME.safetensors and NAME.pt (the state dict
 under the architecture's own names, batch norm fused) and NAME.onnx; or space/, which NetSpace.load reads anywhere."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,6 @@ from data.nets import read_list
 from evaluation.summary import load_search
 from models.errors import InputError
 from netspace import NetSpace
-from training.command_line import run_script
 from training.constants import Flat, Fraction, Index
 from training.runtime import versions
 
@@ -62,7 +63,7 @@ def main(config: Config) -> list[Path]:
         facts |= {"from": start.as_posix(), "to": end.as_posix(), "gamma": config.gamma}
     else:
         script = "train_latspace_single.py" if config.setting == "single" else "train_latspace_multi.py"
-        search = load_search(run_dir, command(script, config.dataset))
+        search = load_search(run_dir, command(script, config.dataset), several=config.setting != "single")
         instances = search["instances"]
         if config.instance >= len(instances):
             raise InputError(

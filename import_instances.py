@@ -12,6 +12,8 @@ so that weak and strong ones are in both. Writes runs/<dataset>/nets/<architectu
 models/input_lists/<dataset>/<setting>/*.txt, all or nothing. Checkpoints of the original release need no import: NetSpace.load
 and --checkpoint read them, --lists-dir its lists."""
 
+from training.command_line import run_script
+
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +38,6 @@ from data.nets import Entry, list_texts, split_alike
 from data.streams import stream
 from evaluation.metrics import accuracy
 from models.errors import InputError
-from training.command_line import run_script
 from training.constants import Count, Flat, Seed
 from training.runtime import pick_device
 

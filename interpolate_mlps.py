@@ -8,6 +8,8 @@ The pairs are the 1st and 2nd instance of the list, the 3rd and 4th, and so on. 
 and the first in weight space; the numbers are of all. Needs train_mlps.py. Writes runs/<dataset>/mlps/interpolate_mlps.json,
 .pdf, .png and .html (a page with a slider), and the meshes, shapes/*.ply and one .glb."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +27,6 @@ from evaluation.shape_figures import ShapeRow, plot_shape_rows, write_meshes, wr
 from evaluation.spaces import Space, about_sirens
 from evaluation.surfaces import facts_along, level_sets, mesh_facts
 from models.errors import InputError
-from training.command_line import run_script
 from training.constants import AtLeast2, Count, Flat, Seed
 from training.runtime import pick_device, provenance
 

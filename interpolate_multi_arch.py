@@ -8,6 +8,8 @@ The figure shows the pair of median target accuracies. ClassIds, and accuracies 
 also measured on all pairs of test instances of these two architectures. Needs train_multi_arch.py with the same setting.
 Writes runs/<dataset>/<setting>/interpolate_multi_arch.{json,pdf,png}."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +24,6 @@ from evaluation.metrics import accuracy_of, fraction_out_of_order, interpolate, 
 from evaluation.plots import plot_line_of_architectures, save_figure
 from evaluation.spaces import MultiConfig, Space, load_experiment
 from models.errors import InputError
-from training.command_line import run_script
 from training.constants import AtLeast2
 from training.losses import interpolation_factors
 from training.runtime import provenance

@@ -7,6 +7,8 @@ The line in the figure runs from the weakest to the strongest test instance. One
 accuracy with gamma is also measured on all pairs of the weakest and the strongest third of the test instances. Needs
 train_single_arch.py. Writes runs/<dataset>/single/interpolate_single_arch.{json,pdf,png}."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,6 @@ from data.texts import write_json
 from evaluation.metrics import accuracy, accuracy_of, correlation, interpolate
 from evaluation.plots import plot_interpolation, save_figure
 from evaluation.spaces import SingleConfig, Space, load_experiment
-from training.command_line import run_script
 from training.constants import AtLeast2
 from training.runtime import provenance
 

@@ -8,7 +8,7 @@
 
 Errors are InputError (models/errors.py), one line that says what to do. docs/library.md has examples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +17,35 @@ from torch import Tensor, nn
 
 from data.images import ImageSet
 from data.instance_files import Net, export_net, find_row
+from evaluation import arguments
 from evaluation.spaces import Space
 from models.errors import InputError
-from models.instances import TargetNet
 from models.prep import pack
-from models.target_nets import ARCHITECTURES
-from training.constants import Search
-from training.runtime import pick_device
 
-Ends = Tensor | Net | Sequence[Net]
+Ends = arguments.Numbers | Net | Iterable[Net]
 
 
 class NetSpace:
     """A trained space. A method that takes one net or embedding takes a list, or a batch (N, E), as well."""
 
     def __init__(self, space: Space, device: torch.device | None = None):
-        self.space = space.to(device or space.device)
+        self.space = space.to(space.device if device is None else arguments.as_device(device))
         self.space.model.requires_grad_(False)
 
     @classmethod
-    def load(cls, path: str | Path, original: str | None = None, device: torch.device | None = None) -> "NetSpace":
+    def load(
+        cls, path: str | Path, original: str | None = None, device: str | torch.device | None = None
+    ) -> "NetSpace":
         """Load a run's folder (its best checkpoint), a checkpoint file, or a folder that `save` wrote.
 
         A checkpoint of the original release does not say which nets it is for: `original` does, as in "cifar10/single". The
         device is the GPU if there is one, unless given. Raise InputError if there is no space or it is broken.
         """
-        return cls(Space.load(Path(path), original), device or pick_device())
+        return cls(Space.load(arguments.as_path(path), original), arguments.as_device(device))
 
     def save(self, folder: str | Path) -> None:
         """Write one folder, `netspace.safetensors` and `config.json`, that `load` reads on another machine."""
-        self.space.save(Path(folder))
+        self.space.save(arguments.as_path(folder))
 
     @property
     def device(self) -> torch.device:
@@ -58,50 +57,56 @@ class NetSpace:
         """Names of the architectures, by ClassId."""
         return self.space.nets.names
 
-    def encode(self, net: Net | Sequence[Net]) -> Tensor:
-        """Return the embedding (E,) of a net, or (N, E) of a list. Batch norm is fused into convs first.
+    def encode(self, net: Net | Iterable[Net]) -> Tensor:
+        """Return the embedding (E,) of a net, or (N, E) of an iterable. Batch norm is fused into convs first.
 
         A file is a state dict, `.pt` or `.safetensors`. Raise InputError for a net that this space is not for.
         """
-        several = isinstance(net, (list, tuple))
-        found = [find_row(self.space.nets.nets, each)[1] for each in (net if several else [net])]
+        nets, several = arguments.as_nets(net)
+        found = [find_row(self.space.nets.nets, each)[1] for each in nets]
         if not found:
             raise InputError("no nets to encode; give at least one")
         # All as wide as a PRep: nets of several architectures have rows of different lengths.
         rows = [pack(row[None], self.space.model.prep_shape).flatten(1) for row in found]
-        embeddings = self.space.encode(torch.cat(rows).to(self.device))
+        embeddings = arguments.finite(
+            self.space.encode(torch.cat(rows).to(self.device)), "an embedding", "the net's parameters are"
+        )
         return embeddings if several else embeddings[0]
 
-    def decode(self, embedding: Tensor) -> nn.Module | list[nn.Module]:
+    def decode(self, embedding: arguments.Numbers) -> nn.Module | list[nn.Module]:
         """Return the net of an embedding (E,), or a list of those of (N, E), in eval mode; batch norm stays fused.
 
         A net of images maps images (B, C, S, S), normalized with the `mean` and `std` of `space.about`, to logits (B,
         classes). With several architectures it has the one that the classifier predicts. A SIREN maps points (B, 3) to
         distances (B,).
         """
-        batch = self.space.as_batch(embedding)
-        rows = self.space.decode(batch)
+        batch, several = self.space.as_batch(embedding)
+        rows = arguments.finite(self.space.decode(batch), "a decoded net", "its embedding is")
         modules = [self.space.nets[class_id].module(row) for row, class_id in zip(rows, self.space.class_ids(batch))]
-        return modules if embedding.dim() == 2 else modules[0]
+        return modules if several else modules[0]
 
-    def class_ids(self, embedding: Tensor) -> list[int]:
+    def class_ids(self, embedding: arguments.Numbers) -> list[int]:
         """Return the predicted ClassIds of embeddings (E,) or (N, E), which are indices into `architectures`."""
-        return self.space.class_ids(self.space.as_batch(embedding))
+        return self.space.class_ids(self.space.as_batch(embedding)[0])
 
-    def interpolate(self, a: Ends, b: Ends, gammas: Sequence[float] | Tensor) -> Tensor:
+    def interpolate(self, a: Ends, b: Ends, gammas: float | arguments.Numbers) -> Tensor:
         """Return embeddings (K, E) on the line from a to b, each a net or an embedding: (1 - gamma)*a + gamma*b.
 
-        Lists or batches of N ends each give (N, K, E). Raise InputError if they differ in number.
+        One gamma gives (1, E); lists or batches of N ends each, (N, K, E). Raise InputError if they differ in number.
         """
-        ends = [each.to(self.device) if isinstance(each, Tensor) else self.encode(each) for each in (a, b)]
+        ends = [self._end(end) for end in (a, b)]
         if ends[0].shape != ends[1].shape:
             raise InputError(f"ends of shapes {tuple(ends[0].shape)} and {tuple(ends[1].shape)}; give as many of each")
-        gamma = torch.as_tensor(gammas, dtype=ends[0].dtype, device=self.device)
-        return self.space.interpolate(*ends, gamma)
+        return self.space.interpolate(*ends, arguments.as_gammas(gammas).to(self.device))
+
+    def _end(self, end: Ends) -> Tensor:
+        value, is_embedding = arguments.as_end(end)
+        batch, several = self.space.as_batch(value) if is_embedding else (self.encode(value), True)
+        return batch if several else batch[0]
 
     def optimize(
         self,
-        embedding: Tensor,
+        embedding: arguments.Numbers,
         images: ImageSet,
         teacher: Net | Callable[[Tensor], Tensor],
         temperature: float = 4.0,
@@ -117,34 +122,29 @@ class NetSpace:
 
         Adam descends L_kd towards `teacher`, and L_class of the ClassId that each embedding begins with; the decoder is
         frozen. The teacher maps images (B, C, S, S) to logits (B, classes), or is a file or state dict of any architecture.
-        `alpha` is the teacher's weight against the labels (eq. 5), by default 1 for one architecture and 0.9 for several.
+        A module is asked in eval mode, on its device, and comes back as it was. `alpha` is the teacher's weight against the
+        labels (eq. 5), by default 1 for one architecture and 0.9 for several.
         Every `validate_every` steps validation accuracy is measured. If `patience` measurements in a row gain no more than
         `min_delta` points, the search stops and the best embeddings are returned. Raise InputError for a space of SIRENs,
         images of another shape, and a loss that is NaN.
         """
-        self.space.check_images(images)
-        if alpha is None:
-            alpha = 1.0 if len(self.space.nets) == 1 else 0.9
-        if not callable(teacher):
-            teacher = self._module(teacher)
-        search = Search(temperature, alpha, image_batch, learning_rate, validate_every, patience, min_delta, seed)
-        best = self.space.optimize(self.space.as_batch(embedding), images, teacher, search)
-        return best if embedding.dim() == 2 else best[0]
+        arguments.check_images(images, self.space.nets)
+        alpha = (1.0 if len(self.space.nets) == 1 else 0.9) if alpha is None else alpha
+        values = (temperature, alpha, image_batch, learning_rate, validate_every, patience, min_delta, seed)
+        asked = arguments.as_teacher(teacher, self.space.nets[0], self.device)
+        batch, several = self.space.as_batch(embedding)
+        best = self.space.optimize(batch, images, asked, arguments.as_search(*values))
+        return best if several else best[0]
 
-    def export(self, embedding: Tensor, path: str | Path, facts: dict[str, Any] | None = None) -> None:
-        """Write the decoded net of an embedding (E,): `.safetensors`, `.pt` (a state dict) or `.onnx`, by the suffix.
+    def export(self, embedding: arguments.Numbers, path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
+        """Write the decoded net of one embedding: `.safetensors`, `.pt` (a state dict) or `.onnx`, by the suffix.
 
         The first has `facts` and what the net is in its header, the last as metadata. Raise InputError for another suffix.
         """
-        net, class_id = self.decode(embedding), self.class_ids(embedding)[0]
-        assert isinstance(net, nn.Module)
+        batch, _ = self.space.as_batch(embedding)
+        if len(batch) != 1:
+            raise InputError(f"{len(batch)} embeddings; a file holds one net, give ({batch.shape[1]},)")
+        (net,), (class_id,) = self.decode(batch), self.class_ids(batch)
         about = {name: value for name, value in self.space.about.items() if name != "architectures"}
-        facts = {"architecture": self.architectures[class_id], **about, **(facts or {})}
-        export_net(net, Path(path), torch.zeros(2, *self.space.nets[class_id].input_shape), facts)
-
-    def _module(self, net: Net) -> nn.Module:
-        """Return a net of any registered architecture, for images like this space's."""
-        like = self.space.nets[0]
-        known = [TargetNet(each, like.input_shape, like.num_outputs) for each in ARCHITECTURES.values()]
-        found, row = find_row(known, net)
-        return found.module(row.to(self.device))
+        all_facts = {"architecture": self.architectures[class_id], **about, **arguments.as_facts(facts)}
+        export_net(net, arguments.as_path(path), torch.zeros(2, *self.space.nets[class_id].input_shape), all_facts)

@@ -8,6 +8,8 @@ The page has the numbers beside the paper's, all figures, training curves, PReps
 map of all embeddings. It names what is missing, with the command that makes it. It opens without a network. Needs results of
 any other script. Writes runs/<dataset>/report.html."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -32,9 +34,8 @@ from evaluation.report.panels import (
 )
 from evaluation.spaces import MultiConfig, SingleConfig
 from evaluation.summary import SETTINGS, print_summary, read_parts
-from models.errors import InputError
+from models.errors import InputError, brief
 from training.checkpoints import load_checkpoint
-from training.command_line import run_script
 from training.constants import AtLeast2, Count, Flat
 
 SettingName = Literal["single", "multi", "missing", "mlps"]
@@ -115,6 +116,8 @@ def checkpoint_of(made: dict[str, dict[str, Any]], run_dir: Path) -> Path:
     """Return the checkpoint that results were made with: best.pt, unless --checkpoint named another."""
     configs = [results.get("config") for results in made.values()]
     named = [config["checkpoint"] for config in configs if isinstance(config, dict) and config.get("checkpoint")]
+    if named and not isinstance(named[0], str):
+        raise InputError(f"a result in {run_dir} was made with the checkpoint {brief(named[0])}, which is no path")
     return Path(named[0]) if named else run_dir / "best.pt"
 
 
@@ -130,7 +133,7 @@ def panels_of(config: Config, name: str, checkpoint: Path, made: dict[str, dict[
         embedded = embed_sirens(config.folders, config.dataset, checkpoint, train, values)
         slider = siren_slider(embedded, line, config.resolution, made_by) if line else None
     else:
-        architecture = made[checkpoint.name]["config"].get("architecture", "resnet8")
+        architecture = brief(made[checkpoint.name]["config"].get("architecture", "resnet8"))
         single = SingleConfig(config.dataset, architecture, checkpoint, config.folders)
         multi = MultiConfig(config.dataset, name, checkpoint, config.folders)
         embedded = embed_images(single if name == "single" else multi)

@@ -8,6 +8,8 @@ L_class of the ClassId that each began with. Each embedding with the highest val
 not the desired one), and the search stops when none gains. Needs train_multi_arch.py with the same setting. Writes
 runs/<dataset>/<setting>/latspace/. Run it again to resume."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +20,6 @@ from data.nets import load_teacher
 from evaluation.metrics import where_right
 from evaluation.spaces import MultiConfig, load_experiment
 from models.errors import InputError
-from training.command_line import run_script
 from training.constants import Count, Flat, Search
 from training.latent_search import LatentSearch
 from training.run import Run

@@ -8,6 +8,8 @@ the teacher on training images. The embedding with the highest validation accura
 no longer rises. Needs train_single_arch.py and the teacher of create_nets_dataset_multi.py. Writes
 runs/<dataset>/single/latspace/. Run it again to resume."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +20,6 @@ from data.nets import load_teacher
 from evaluation.metrics import accuracy_of
 from evaluation.spaces import SingleConfig, load_experiment
 from models.errors import InputError
-from training.command_line import run_script
 from training.constants import Flat, Index, Search
 from training.latent_search import LatentSearch
 from training.run import Run

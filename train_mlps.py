@@ -8,6 +8,8 @@ target's, at points that are not trained on. Writes runs/<dataset>/mlps/: best.p
 last.pt, scalars.jsonl, tensorboard/, and train_mlps.json with the closeness of every training and held-out instance.
 Training stops at the goal. Run it again to resume from last.pt."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass, field
 
 import torch
@@ -21,7 +23,6 @@ from evaluation.metrics import closeness, closeness_to, outputs_at_samples
 from evaluation.spaces import Space, about_sirens
 from models.errors import InputError
 from models.prep_autoencoder import PrepAutoencoder, Sizes
-from training.command_line import run_script
 from training.constants import Count, Flat, Fraction, Optim, Seed, Start, Views
 from training.distributed import is_first, rank_slice
 from training.losses import sdf_losses

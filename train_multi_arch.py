@@ -9,6 +9,8 @@ of create_nets_dataset_multi.py. Writes runs/<dataset>/multi/ (missing/): best.p
 best.pt has the highest mean accuracy of predicted instances on validation instances and images, interpolated ones included;
 an instance whose ClassId is not the desired one counts 0. Run it again to resume from last.pt."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,7 +28,6 @@ from models.errors import InputError
 from models.instances import TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import architectures_by_class_id
-from training.command_line import run_script
 from training.constants import Count, Flat, Fraction, Optim, Positive, Seed, Start, Views
 from training.distributed import rank_slice
 from training.losses import Teacher, boundary_pairs, class_id_losses, interpolate_boundaries, teacher_losses

@@ -8,6 +8,8 @@ Needs the instances of create_nets_dataset_single.py. Writes runs/<dataset>/sing
 name): best.pt, with the smallest mean |target - predicted accuracy| on validation instances and images, last.pt,
 scalars.jsonl and tensorboard/. Run it again to resume from last.pt."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass, field
 
 import torch
@@ -23,7 +25,6 @@ from evaluation.spaces import Space, about_images
 from models.instances import TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import get_architecture
-from training.command_line import run_script
 from training.constants import Count, Flat, Optim, Positive, Seed, Start, Views
 from training.distributed import rank_slice
 from training.losses import OBJECTIVE_FOLDERS, OBJECTIVES, Given, parameter_scales, weight_losses

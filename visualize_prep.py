@@ -8,6 +8,8 @@ Shows the test instance that is most accurate on test images; with several archi
 ResNet32. Needs train_single_arch.py, or train_multi_arch.py with the same setting. Writes
 runs/<dataset>/<setting>/visualize_prep.{pdf,png}."""
 
+from training.command_line import run_script
+
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,7 +20,6 @@ from evaluation.plots import plot_preps, save_figure
 from evaluation.spaces import MultiConfig, SingleConfig, load_experiment
 from models.errors import InputError
 from models.prep import pack
-from training.command_line import run_script
 from training.constants import Flat, Index
 
 

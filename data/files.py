@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import safetensors.torch
 import torch
@@ -44,7 +45,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     except WRITE_ERRORS as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
         raise InputError(
-            f"{path} could not be written ({reason}); make room or choose another folder, and run the same command again"
+            f"{path} could not be written ({reason}); make room or choose another folder, and try again"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -96,6 +97,18 @@ def write_text(path: Path, text: str) -> None:
         raise InputError(f"{path} could not be written: '{odd}' has a name that is not UTF-8; rename it") from None
     with written_whole(path) as partial:
         partial.write_bytes(content)
+
+
+@contextlib.contextmanager
+def appending(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to append bytes to. Raise InputError if it cannot be written, as on a full disk or without its folder."""
+    try:
+        with path.open("ab") as file:
+            yield file
+    except OSError as error:
+        raise InputError(
+            f"{path} could not be written ({error.strerror}); make room or put its folder back, and run the same command again"
+        ) from error
 
 
 def is_regular(path: Path) -> bool:

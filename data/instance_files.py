@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.files import is_regular, write_safetensors, written_whole
+from data.files import check_regular, is_regular, write_safetensors, written_whole
 from data.tensor_files import SAVE_AGAIN, describe_names, read_tensors, state_dict_in
 from data.texts import parse_json
 from models.errors import InputError, brief
@@ -98,6 +98,7 @@ def state_of(net: Net) -> tuple[dict[str, Tensor], str, dict[str, float]]:
     """
     eps: dict[str, float] = {}
     if isinstance(net, (str, Path)):
+        check_regular(Path(net))
         state, where = read_instance(Path(net))[0], str(net)
     elif isinstance(net, nn.Module):
         where = "the net"
@@ -295,15 +296,16 @@ def samples_of(state: dict[str, Tensor], where: Path | str) -> Tensor:
 def export_net(net: nn.Module, path: Path, example: Tensor, facts: dict[str, Any]) -> None:
     """Write a net in the format of the path's suffix, one of FORMATS. Raise InputError for another suffix.
 
-    `.safetensors` and `.pt` hold the state dict under the net's own names, the former with `facts` in its header. `.onnx`
+    `.safetensors` and `.pt` (or `.pth`) hold the state dict under the net's own names, the former with `facts` in its header. `.onnx`
     holds the net for float32 batches of any size, like `example` (B, ...), with `facts` as metadata.
     """
-    if path.suffix == ".safetensors":
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
         save_instance(path, net.state_dict(), facts)
-    elif path.suffix in (".pt", ".pth"):
+    elif suffix in (".pt", ".pth"):
         with written_whole(path) as partial:
             torch.save({name: value.detach().cpu().clone() for name, value in net.state_dict().items()}, partial)
-    elif path.suffix == ".onnx":
+    elif suffix == ".onnx":
         import onnx  # takes a second, and nothing else needs it
 
         model = to_onnx(net, example)

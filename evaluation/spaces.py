@@ -16,6 +16,7 @@ from data.load import load_images
 from data.nets import NetsDataset, load_nets
 from data.tensor_files import read_tensors
 from data.texts import read_json, write_json
+from evaluation.arguments import as_numbers, ask_teacher, in_eval_mode
 from evaluation.metrics import interpolate, mixed_accuracy, where_right
 from models.errors import InputError, brief
 from models.instances import TargetNets
@@ -72,12 +73,14 @@ class Space:
     @torch.no_grad()
     def decode(self, embeddings: Tensor) -> Tensor:
         """Map embeddings (N, E) to rows (N, H*W) of predicted instances, without gradient."""
+        if not len(embeddings):
+            return embeddings.new_zeros(0, self.model.prep_shape[0] * self.model.prep_shape[1])
         return torch.cat([self.model.decode(part) for part in embeddings.split(AT_ONCE)])
 
     @torch.no_grad()
     def class_ids(self, embeddings: Tensor) -> list[int]:
         """Return the predicted ClassIds of embeddings (N, E); 0 for all if there is one architecture."""
-        if self.model.classifier is None:
+        if self.model.classifier is None or not len(embeddings):
             return [0] * len(embeddings)
         return self.model.classifier(embeddings).argmax(1).tolist()
 
@@ -107,34 +110,36 @@ class Space:
             return losses
         return losses + class_id_losses(self.model.classifier(embeddings), desired)
 
-    def as_batch(self, embedding: Tensor) -> Tensor:
-        """Return embeddings (E,) or (N, E) as (N, E), on the device. Raise InputError for another shape."""
-        size = self.model.emb_size
-        if embedding.dim() not in (1, 2) or embedding.shape[-1] != size:
-            raise InputError(
-                f"an embedding of shape {tuple(embedding.shape)}; this space's are ({size},) or (N, {size})"
-            )
-        return embedding.detach().to(self.device).view(-1, size)
+    def as_batch(self, embedding: Any) -> tuple[Tensor, bool]:
+        """Return embeddings (E,) or (N, E), of any type that holds numbers, as (N, E) float32 on the device.
 
-    def check_images(self, images: ImageSet) -> None:
-        """Raise InputError for a space of SIRENs, and for images of another shape or number of classes."""
-        net = self.nets[0]
-        if not self.nets.takes_images:
-            raise InputError("SIRENs classify nothing; latent space optimization is for nets of images")
-        if images.image_shape != net.input_shape or images.num_classes != net.num_outputs:
-            raise InputError(
-                f"images {images.image_shape} of {images.num_classes} classes, this space is for {net.input_shape} and "
-                f"{net.num_outputs}; load the images that it was trained with"
-            )
+        Also return whether there were several. Raise InputError for another shape, and for NaN or infinity.
+        """
+        size, found = self.model.emb_size, as_numbers(embedding, "the embedding")
+        if found.dim() not in (1, 2) or found.shape[-1] != size:
+            raise InputError(f"an embedding of shape {tuple(found.shape)}; this space's are ({size},) or (N, {size})")
+        return found.to(self.device).reshape(-1, size), found.dim() == 2
 
     def optimize(
         self, embeddings: Tensor, images: ImageSet, teacher: Callable[[Tensor], Tensor], config: Search
     ) -> Tensor:
         """Move embeddings (N, E), each alone, towards a better net; return those of the highest validation accuracy.
 
-        `teacher` maps images (B, C, S, S) to logits (B, classes). Raise InputError if a loss is NaN or infinite.
+        `teacher` maps images (B, C, S, S) to logits (B, classes); a module is asked in eval mode and comes back as it was.
+        Raise InputError if a loss is NaN or infinite.
         """
-        images = images.to(self.device)
+        if not len(embeddings):
+            return embeddings.clone()
+        if config.image_batch > len(images.train):
+            raise InputError(
+                f"image_batch {config.image_batch}: there are {len(images.train)} training images, give fewer"
+            )
+        with in_eval_mode(teacher), torch.enable_grad():
+            return self._search(embeddings.detach(), images.to(self.device), teacher, config)
+
+    def _search(
+        self, embeddings: Tensor, images: ImageSet, teacher: Callable[[Tensor], Tensor], config: Search
+    ) -> Tensor:
         search = LatentSearch(embeddings, config.patience, config.min_delta)
         optimizer = torch.optim.Adam([search.embeddings], config.learning_rate)
         desired = self.class_ids(embeddings)
@@ -148,8 +153,7 @@ class Space:
                 if search.stopped:
                     return search.best
             x, labels = batches.shared(step)
-            with torch.no_grad():
-                logits = teacher(x)
+            logits = ask_teacher(teacher, x, images.num_classes)
             optimizer.zero_grad()
             self.search_losses(search.embeddings, desired, x, labels, logits, config).sum().backward()
             optimizer.step()

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from data.files import list_files
 from data.texts import read_json
 from evaluation.metrics import correlation, fraction_out_of_order
+from evaluation.results import check_result, count, counts, list_of, names, number
 from models.errors import InputError
 from training.checkpoints import load_checkpoint
 from training.run import read_scalars
@@ -19,13 +21,12 @@ Numbers = dict[str, float | None]  # None where a number is not defined
 
 @dataclass(frozen=True)
 class Part:
-    """One result of a setting: `<name>.json`, the commands that make it, its numbers, and the keys that the report needs."""
+    """One result of a setting: `<name>.json`, the commands that make it, and its numbers."""
 
     name: str
     title: str
     commands: tuple[str, ...]  # {preset} is filled in
     numbers: Callable[[dict[str, Any]], Numbers]
-    keys: tuple[str, ...] = ()  # beside those of the numbers
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,6 @@ def of_several(setting: str) -> tuple[Part, ...]:
             "From the lowest ClassId to the highest (Fig. 5)",
             (f"python interpolate_multi_arch.py {where}",),
             multi_line,
-            ("gamma", "accuracy", "from", "to"),
         ),
         Part("eval_latspace_multi", "Latent space optimization (Table I)", search, multi_search),
     )
@@ -183,7 +183,6 @@ SETTINGS = {
                 "From the weakest to the strongest (Fig. 3b, 3d)",
                 ("python interpolate_single_arch.py {preset}",),
                 single_line,
-                ("from", "to"),
             ),
             Part(
                 "eval_latspace_single",
@@ -227,7 +226,6 @@ SETTINGS = {
                 "From one shape to another (Fig. 4)",
                 ("python interpolate_mlps.py {preset}",),
                 shape_lines,
-                ("gamma", "latent", "weights", "from", "to"),
             ),
         ),
     ),
@@ -276,16 +274,10 @@ def read_parts(run_dir: Path) -> dict[Part, dict[str, Any]]:
 
 
 def numbers_of(part: Part, results: dict[str, Any], run_dir: Path) -> Numbers:
-    """Return a result's numbers. Raise InputError, naming the file, if it lacks something or has text for a number."""
-    try:
-        for key in part.keys:
-            results[key]
-        return part.numbers(results)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise InputError(
-            f"{run_dir / part.name}.json lacks something ({type(error).__name__}: {error}); "
-            f"make it again with: {part.commands[-1].format(preset=run_dir.parent.name)}"
-        ) from None
+    """Return a result's numbers. Raise InputError, naming file and entry, unless it is as its script writes it."""
+    remedy = f"make it again with: {part.commands[-1].format(preset=run_dir.parent.name)}"
+    check_result(results, run_dir / f"{part.name}.json", remedy)
+    return part.numbers(results)
 
 
 def summary(run_dir: Path) -> Numbers:
@@ -308,16 +300,17 @@ def print_summary(run_dir: Path) -> None:
         print(f"  {part.title}")
         for name, value in numbers_of(part, results, run_dir).items():
             print(f"    {name:<58}{as_text(value):>9}")
-    for path in sorted(run_dir.glob("*.png")):
+    for path in list_files(run_dir, (".png",)).files:
         print(f"  {path}  (and .pdf)")
 
 
 # Latent space optimization
 
 
-def load_search(run_dir: Path, made_by: str) -> dict[str, Any]:
-    """Return what a latent space optimization left: `initial` and `best` embeddings (N, E), `instances`, `class_ids`, `step`.
+def load_search(run_dir: Path, made_by: str, several: bool = False) -> dict[str, Any]:
+    """Return what a latent space optimization left: `initial` and `best` embeddings (N, E), `instances`, `step`.
 
+    A search of `several` architectures also has `class_ids`.
     Raise InputError if there is nothing (`made_by` is the command that makes it) or the checkpoint is another's.
     """
     path = run_dir / "latspace" / "last.pt"
@@ -325,7 +318,16 @@ def load_search(run_dir: Path, made_by: str) -> dict[str, Any]:
     model, about = saved["model"], saved["nets"]
     if not isinstance(model, dict) or not isinstance(about, dict):
         raise InputError(f"{path} is not a latent space optimization; delete it and run: {made_by}")
-    instances = about.get("instances", ())
+    instances = about.get("instances")
+    try:
+        names(instances)
+        count(saved["step"])
+        if "class_ids" in about:
+            counts(about["class_ids"])
+        if len(about.get("class_ids", instances)) != len(instances) or several != ("class_ids" in about):
+            raise ValueError(f"instances are of {'one architecture' if several else 'several architectures'}")
+    except ValueError as error:
+        raise InputError(f"{path} is not a latent space optimization ({error}); make it with: {made_by}") from None
     for name in ("initial", "best"):
         values = model.get(name)
         if not isinstance(values, Tensor) or values.dim() != 2 or len(values) != len(instances):
@@ -341,8 +343,11 @@ def read_curve(run_dir: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Return steps and values of a scalar of latent space optimization. Raise InputError if it was not written."""
     path = run_dir / "latspace" / "scalars.jsonl"
     lines = [line for line in read_scalars(path) if name in line]
-    if not lines:
-        raise InputError(f"{path} lacks {name}; delete {path.parent} and run the optimization again")
+    try:
+        list_of(number)([line[name] for line in lines])
+        counts([line["step"] for line in lines])
+    except ValueError as error:
+        raise InputError(f"{path}: {name}: {error}; delete {path.parent} and run the optimization again") from None
     return np.array([line["step"] for line in lines]), np.array([line[name] for line in lines])
 
 

@@ -23,9 +23,15 @@ def one_line(message: str) -> str:
     if len(message) > LONGEST_MESSAGE:
         half = LONGEST_MESSAGE // 2
         message = f"{message[:half]} ... {message[-half:]}"
-    line = " ".join(message.split())
-    # Not printable: escape sequences of terminals, and the surrogates that stand for bytes of a name that is not UTF-8.
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+    return printable(" ".join(message.split()))
+
+
+def printable(text: str) -> str:
+    """Return a text with everything escaped that is not printable, but for ends of lines.
+
+    Such are escape sequences of terminals, and the surrogates that stand for bytes of a name that is not UTF-8.
+    """
+    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 
 
 def brief(value: Any) -> str:

@@ -5,6 +5,8 @@ Each attempt is a process of its own, forked from one that has imported everythi
 A script's files are compared with those of an unbroken run in a copy of the same folder, by the same relative paths.
 """
 
+from training.command_line import run_script
+
 import contextlib
 import os
 import random
@@ -41,7 +43,6 @@ import train_single_arch
 import visualize_prep
 from data import load
 from tests import miniature
-from training.command_line import run_script
 from training.runtime import versions
 
 HERE = Path()

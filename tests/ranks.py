@@ -4,6 +4,8 @@ torchrun tests/ranks.py ROOT RUNS_DIR JOB ...
 python tests/ranks.py RANKS ROOT RUNS_DIR JOB ...  # quicker: one import for all ranks
 """
 
+from training.command_line import run_script
+
 import os
 import signal
 import socket
@@ -19,7 +21,6 @@ import train_multi_arch
 import train_single_arch
 from data import load
 from tests import miniature
-from training.command_line import run_script
 from training.zoo import Ensemble
 
 # At the paper's rate. A norm that is never reached: clipping, like Adam, hides gradients' scale.

@@ -1,12 +1,17 @@
 """Bad input, from the command line: one clear line on stderr, exit status 2, nothing written."""
 
+from training.command_line import run_script
+
 import contextlib
 import dataclasses
 import importlib
 import io
 import math
+import shlex
+import signal
 import subprocess
 import sys
+import time
 import typing
 from pathlib import Path
 
@@ -17,7 +22,6 @@ from PIL import Image
 from models.errors import InputError
 from models.target_nets import architectures_by_class_id
 from tests.projects import changed_text
-from training.command_line import run_script
 from training.constants import check_limits, limits_in
 
 ROOT = Path(__file__).parent.parent
@@ -292,3 +296,60 @@ def test_objectives_are_compared_only_where_both_were_trained_alike(own_project)
     ):
         torch.save({**saved, **changes}, weights / "last.pt")
         refused(*compare, cwd=own_project, match=match)
+
+
+# Streams, signals, ranks: processes of their own
+
+
+def a_script(*arguments, cwd, closed="", **pipes):
+    """Start train_single_arch.py in a process, with streams closed as the shell does, as in "2>&-"."""
+    command = shlex.join([sys.executable, str(ROOT / "train_single_arch.py"), *arguments])
+    return subprocess.Popen(["sh", "-c", f"exec {command} {closed}"], cwd=cwd, **{"stderr": subprocess.PIPE, **pipes})
+
+
+@pytest.mark.slow
+def test_help_into_a_pipe_that_closes_ends_without_a_word(tmp_path):
+    script = a_script("--help", cwd=tmp_path, stdout=subprocess.PIPE)
+    script.stdout.close()
+    assert script.stderr.read() == b"" and script.wait() in (0, 141)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_nothing(tmp_path, closed):
+    script = a_script(cwd=tmp_path, closed=closed, stdout=subprocess.PIPE)
+    out, err = script.communicate()
+    assert script.returncode == 2 and out == b"" and not list(tmp_path.iterdir())
+    assert err == b"" if "2>" in closed else err.startswith(b"error: ") and err.count(b"\n") == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_imports_run_is_at_most_one_line(tmp_path):
+    for seconds in (0.3, 0.6, 1.0, 2.0):
+        script = a_script("--help", cwd=tmp_path, stdout=subprocess.DEVNULL)
+        environ = Path(f"/proc/{script.pid}/maps")
+        while script.poll() is None and "libtorch" not in environ.read_text() and "_bz2" not in environ.read_text():
+            time.sleep(0.01)  # until the script's imports have begun, however busy the machine is
+        time.sleep(seconds / 4)
+        script.send_signal(signal.SIGINT)
+        _, err = script.communicate()
+        assert script.returncode in (0, 130) and err.count(b"\n") <= 1 and b"Traceback" not in err
+
+
+def test_what_is_printed_is_escaped_and_bounded(tmp_path, monkeypatch):
+    def main(config):
+        print("a\x1b[31m\udcff b\n± γ")
+        raise RuntimeError("\x1b[2J" + 10**6 * "a")
+
+    monkeypatch.setattr(importlib.import_module("eval_single"), "main", main)
+    status, out, err = run("eval_single", cwd=tmp_path)
+    assert status == 1 and out == "a\\x1b[31m\\udcff b\n± γ\n"
+    assert len(err) < 2000 and err.rstrip("\n").isprintable() and err.startswith("error: RuntimeError")
+
+
+@pytest.mark.slow
+def test_output_that_cannot_be_written_is_one_line(tmp_path):
+    with open("/dev/full", "w") as full:
+        script = a_script("--help", cwd=tmp_path, stdout=full)
+        err = script.communicate()[1].decode()
+    assert script.returncode in (1, 2) and err.startswith("error: ") and err.count("\n") == 1

@@ -1,5 +1,7 @@
 """Constants on the command line: their limits stand in their types, in groups and tuples too."""
 
+from training.command_line import read_config
+
 import dataclasses
 import importlib
 import math
@@ -9,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from models.errors import InputError
-from training.command_line import read_config
 from training.constants import (
     AtLeast2,
     Count,

@@ -5,8 +5,10 @@ import json
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from data.instance_files import read_instance
 from models.errors import InputError
 from tests import ranks
 from tests.projects import folder_of_run, once, patch_photos
-from training import zoo
+from training import runtime, zoo
 from training.constants import SideBySide
 from training.distributed import rank_slice
 from training.zoo import Zoo, plan_instances
@@ -232,3 +234,65 @@ def test_the_first_rank_does_not_wait_forever(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "PATIENCE", 0)
     with pytest.raises(InputError, match="2 instances are missing"):
         Zoo(Config(SideBySide(checkpoint_seconds=0))).wait(plan_instances(2, [1], tmp_path, {}, seed=0))
+
+
+SLEEPER = """
+import os, sys, time
+from dataclasses import dataclass
+from pathlib import Path
+from training.command_line import run_script
+from training.runtime import lock_folder
+
+@dataclass
+class Config:
+    seconds: int = 600
+
+def main(config):
+    if os.environ["RANK"] == "0":
+        lock_folder(Path("run"))
+    Path(f"{os.environ['RANK']}.pid").write_text(str(os.getpid()))
+    time.sleep(config.seconds)
+
+run_script(main, {"all": Config()}, "", split_over_ranks=True)
+"""
+
+
+@pytest.mark.slow
+def test_ranks_end_when_torchrun_is_killed_and_release_their_lock(tmp_path, monkeypatch):
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    options = ("--standalone", "--nproc-per-node", "2", "sleeper.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    agent = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *options],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    pids = [tmp_path / f"{rank}.pid" for rank in range(2)]
+
+    def wait_until(true, seconds=SECONDS):
+        since = time.monotonic()
+        while not true():
+            assert time.monotonic() - since < seconds
+            time.sleep(0.1)
+
+    wait_until(lambda: all(path.is_file() and path.read_text() for path in pids))
+    agent.kill()
+    agent.wait()
+    processes = [int(path.read_text()) for path in pids]
+    try:
+        wait_until(lambda: not any(map(is_running, processes)), 120)
+    finally:
+        for process in filter(is_running, processes):
+            os.kill(process, signal.SIGKILL)
+    monkeypatch.setattr(runtime, "LOCKS", {})
+    runtime.lock_folder(tmp_path / "run")
+
+
+def is_running(process):
+    """Return whether a process runs; one that has ended may wait for a parent who takes note."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

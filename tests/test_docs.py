@@ -1,5 +1,7 @@
 """The pages are true: commands parse, flags, files and links exist, keys and files are those that scripts write."""
 
+from training.command_line import read_config
+
 import dataclasses
 import importlib
 import importlib.util
@@ -14,7 +16,6 @@ import pytest
 
 from data.instance_files import read_instance
 from tests.test_help import SCRIPTS
-from training.command_line import read_config
 
 ROOT = Path(__file__).parent.parent
 README, INDEX = ROOT / "README.md", ROOT / "docs/README.md"

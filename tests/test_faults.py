@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from data.files import remove_leftovers, write_text, written_whole
 from data.instance_files import save_instance
 from models.errors import InputError
 from tests.faults import SCRIPTS
+from tests.test_run import a_run, train
 from training import runtime
 from training.checkpoints import save_checkpoint
 from training.runtime import (
@@ -134,6 +136,26 @@ def test_what_cannot_be_written_is_refused(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("full", ["scalars.jsonl", "tensorboard", "last.pt"])
+def test_a_disk_that_fills_while_training_ends_the_run_with_the_file_and_a_checkpoint(tmp_path, full):
+    """Each file alone: a file of its size is there before, which must not grow."""
+    run = a_run(tmp_path)
+    train(run, 5)
+    before = torch.load(tmp_path / "last.pt", weights_only=True)["step"]
+    events = next((tmp_path / "tensorboard").iterdir())
+    path = {"tensorboard": events}.get(full, tmp_path / full)
+    size = 1000 if full == "last.pt" else path.stat().st_size
+    if full == "tensorboard":  # scalars.jsonl, which is written first, is the smaller one then
+        events.write_bytes(events.read_bytes() + bytes(1000))
+        size += 1000
+    threads = threading.active_count()
+    with full_disk(size), pytest.raises(InputError, match=path.name) as refused:
+        train(run, 10)
+    assert "\n" not in str(refused.value) and threading.active_count() == threads
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == before
+    train(a_run(tmp_path), 10)
+
+
 # One run a folder
 
 LOCK = """
@@ -168,6 +190,15 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone_however_tha
     assert (tmp_path / ".locked-by").read_text().startswith(f"process {os.getpid()} ")
     second = locker(tmp_path)
     assert f"process {os.getpid()} " in second.communicate()[1] and second.returncode
+
+
+@pytest.mark.parametrize("text", [b"\x1b[31m" + 10**6 * b"a\n", b"\xff\xfe", None])
+def test_what_a_lock_says_of_its_process_is_bounded_and_escaped(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(runtime, "LOCKS", {})
+    os.mkfifo(tmp_path / ".locked-by") if text is None else (tmp_path / ".locked-by").write_bytes(text)
+    with FileLock(tmp_path / ".lock"), pytest.raises(InputError, match="another run") as refused:
+        lock_folder(tmp_path)
+    assert len(str(refused.value)) < 1000 and str(refused.value).isprintable()
 
 
 def test_a_lock_whose_process_is_not_known_yet_is_refused_too(tmp_path, monkeypatch):

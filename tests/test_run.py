@@ -2,21 +2,24 @@
 
 import json
 import math
+import shutil
 import signal
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 import training.run
 from data.folders import Folders
 from models.errors import InputError
 from models.prep_autoencoder import PrepAutoencoder, Sizes
+from training.checkpoints import refuse_other_constants
 from training.constants import Optim
 from training.run import FirstBad, Run, read_scalars, run_constants
-from training.runtime import Interrupted, handled_signals
+from training.runtime import Interrupted, handled_signals, lock_folder
 
 CPU = torch.device("cpu")
 OPTIM = Optim(num_steps=23, learning_rate=1e-2, schedule="one-cycle", clip_norm=1.0, validate_every=5)
@@ -371,3 +374,95 @@ def test_one_cycle_rises_from_a_25th_to_the_peak_and_ends_at_its_fraction(fracti
 def test_a_constant_rate_stays():
     seen, end = rates(Optim(10, 1e-4))
     assert set(seen) == {1e-4} and end == 1e-4
+
+
+# What others do to the folder
+
+
+def test_a_lost_best_checkpoint_comes_back_out_of_the_last_one(unbroken, tmp_path):
+    folder = tmp_path / "run"
+    train(a_run(folder), 15)
+    best = torch.load(folder / "best.pt", weights_only=True)
+    assert best["step"] < 15
+    (folder / "best.pt").unlink()
+    train(a_run(folder), 15)  # finished: no step is left
+    again = torch.load(folder / "best.pt", weights_only=True)
+    assert list(again) == list(best) and again["step"] == best["step"] and again["best_score"] == best["best_score"]
+    for part in ("0", "1"):
+        assert all(torch.equal(again[part][name], value) for name, value in best[part].items())
+    (folder / "best.pt").unlink()
+    train(a_run(folder))
+    assert_same_run(unbroken, folder)
+    assert torch.load(folder / "best.pt", weights_only=True)["step"] == best["step"]
+
+
+def test_a_best_checkpoint_that_an_older_last_one_lacks_is_refused_with_the_folder_to_move(tmp_path):
+    folder = tmp_path / "run"
+    train(a_run(folder), 15)
+    saved = torch.load(folder / "last.pt", weights_only=True)
+    del saved["best"]
+    torch.save(saved, folder / "last.pt")
+    train(a_run(folder), 15)  # nothing is lost
+    (folder / "best.pt").unlink()
+    with pytest.raises(InputError, match=f"best.pt.*move {folder}"):
+        a_run(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": "5"},
+        {"step": -1},
+        {"step": 2**60, "since": 0},
+        {"since": 6},
+        {"best_score": [1.0]},
+        {"sums": {"loss": 3.0}},
+        {"sums": [1]},
+    ],
+)
+def test_a_checkpoint_that_does_not_say_how_far_the_run_was_is_refused(tmp_path, change):
+    train(a_run(tmp_path), 5)
+    torch.save({**torch.load(tmp_path / "last.pt", weights_only=True), **change}, tmp_path / "last.pt")
+    with pytest.raises(InputError, match="last.pt"):
+        a_run(tmp_path)
+
+
+def test_constants_of_a_checkpoint_are_compared_and_named_however_large_they_are(tmp_path):
+    nested = 3
+    for _ in range(9):
+        nested = [nested] * 10
+    for bad in (nested, torch.zeros(3), "a" * 10**6, {"b": nested}):
+        with pytest.raises(InputError, match="seed") as refused:
+            refuse_other_constants(tmp_path / "last.pt", {"seed": bad}, {"seed": 0})
+        assert len(str(refused.value)) < 1600
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_that_is_removed_while_a_run_writes_into_it_ends_the_run_in_one_line(tmp_path, replaced):
+    folder = tmp_path / "runs" / "run"
+
+    def remove(run):
+        if run.step == 7:
+            shutil.rmtree(folder.parent)
+            if replaced:
+                lock_folder(folder / "another")
+                (folder / ".lock").write_text("")
+
+    with pytest.raises(InputError, match=str(folder)) as refused:
+        train(a_run(folder), after=remove)
+    assert "\n" not in str(refused.value) and not (folder / "last.pt").exists()
+
+
+def test_a_file_where_events_should_go_is_refused_before_training(tmp_path):
+    (tmp_path / "tensorboard").write_text("mine")
+    with pytest.raises(InputError, match="tensorboard"):
+        a_run(tmp_path)
+    assert (tmp_path / "tensorboard").read_text() == "mine"
+
+
+def test_tensorboard_reads_the_scalars_of_a_run(unbroken):
+    events = EventAccumulator(str(unbroken / "tensorboard")).Reload()
+    for name in ("loss", "half", "val_error"):
+        lines = [line for line in read_scalars(unbroken / "scalars.jsonl") if name in line]
+        assert [event.step for event in events.Scalars(name)] == [line["step"] for line in lines]
+        assert [event.value for event in events.Scalars(name)] == pytest.approx([line[name] for line in lines])

@@ -55,10 +55,18 @@ def refuse_other_constants(path: Path, saved: dict[str, Any], now: dict[str, Any
         raise InputError(f"{path} does not say with which constants it was made; delete it to start over")
     # One that is not among the saved ones last: --num-steps is missing because --schedule is another.
     for name, value in sorted(now.items(), key=lambda item: item[0] not in saved):
-        if saved.get(name) != value:
+        if not is_same(saved.get(name), value):
             raise InputError(
-                f"{path} was made with {name} {brief(saved.get(name))}, now it is {value}; use the same, or delete it to start over"
+                f"{path} was made with {name} {brief(saved.get(name))}, now it is {brief(value)}; use the same, or delete it to start over"
             )
+
+
+def is_same(saved: Any, now: Any) -> bool:
+    """Return whether a constant out of a file is that of now. Anything but plain values, such as a tensor, is another."""
+    try:
+        return bool(saved == now)
+    except (RuntimeError, TypeError, ValueError, RecursionError):
+        return False
 
 
 def model_entries(model: nn.Module) -> dict[str, Any]:

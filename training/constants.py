@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -42,18 +42,26 @@ Fraction = Annotated[float, Limits(0, 1)]
 Unlimited = Annotated[float, Limits(0, math.inf, above=True)]
 
 
-def check_limits(config: Any) -> None:
-    """Raise InputError, naming the flag, for the first number of a config outside its type's limits."""
+def flag(name: str) -> str:
+    """Return the flag of a config's field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def check_limits(config: Any, name_of: Callable[[str], str] = flag) -> None:
+    """Raise InputError, naming the flag, for the first number of a config outside its type's limits.
+
+    `name_of` says how the caller knows a field.
+    """
     hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            check_limits(value)
+            check_limits(value, name_of)
         values = value if isinstance(value, tuple) else (value,)
         for limits in limits_in(hints[field.name]):
             for each in values:
                 if isinstance(each, (int, float)) and not isinstance(each, bool):
-                    limits.check(f"--{field.name.replace('_', '-')}", each)
+                    limits.check(name_of(field.name), each)
 
 
 def limits_in(hint: Any) -> Iterator[Limits]:

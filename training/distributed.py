@@ -4,6 +4,8 @@ Without torchrun there is one rank, which does all the work.
 """
 
 import os
+import threading
+import time
 from datetime import timedelta
 
 import torch
@@ -34,6 +36,21 @@ def local_rank() -> int:
 def is_first() -> bool:
     """Return whether this rank writes the files and prints."""
     return rank() == 0
+
+
+def end_with_parent() -> None:
+    """Let a rank that torchrun started end with it, however that ends: alone it would keep its folder's lock."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # ranks of a shell may outlive it
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.write(2, f"error (rank {rank()}): torchrun has ended; run the same command again to resume\n".encode())
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def hide_bar() -> bool | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from data.files import write_text
+from data.files import appending, write_text
 from data.texts import parse_json, read_lines
 from models.errors import InputError, brief
 from training.checkpoints import (
@@ -25,9 +25,11 @@ from training.checkpoints import (
 )
 from training.constants import Optim
 from training.distributed import hide_bar, is_first, num_ranks, start_from_first_rank, sum_gradients, sum_over_ranks
-from training.runtime import constants_of, deferred_signals, lock_folder, stop, stop_requested, versions
+from training.events import EventFile
+from training.runtime import check_lock, constants_of, deferred_signals, lock_folder, stop, stop_requested, versions
 
 LOG_EVERY = 100  # steps between losses that are written and shown; each is read back from the device
+MOST_SINCE = 10**7  # steps since the last line of scalars, in a checkpoint that is whole
 CHECKPOINT_SECONDS = 600.0  # time between checkpoints if validations are rarer
 
 
@@ -91,8 +93,12 @@ class Run:
         self.scalars: ScalarLog | None = None
         self.bar: tqdm | None = None
         self.last_saved = time.monotonic()
+        self.best: dict[str, Any] | None = None  # the first rank's copy of best.pt
         if is_first():
             lock_folder(folder)
+            events = folder / "tensorboard"
+            if events.exists() and not events.is_dir():
+                raise InputError(f"{events} is no folder, and TensorBoard's events go there; move it away")
         if (folder / "last.pt").is_file():
             self._resume(folder / "last.pt")
         start_from_first_rank(model, self.step)
@@ -166,6 +172,7 @@ class Run:
             means["learning_rate"] = self.scheduler.get_last_lr()[0]
         self.sums, self.since, self.shown = {}, self.step, []
         if is_first():
+            check_lock(self.folder)
             self.scalars = self.scalars or ScalarLog(self.folder, before_step=self.step)
             self.scalars.write(self.step, {**means, **scalars})
         if self.bar is not None:
@@ -181,7 +188,8 @@ class Run:
         if not is_first():
             return
         if best:
-            save_checkpoint(self.folder / "best.pt", self._state())
+            self.best = copied(self._state())
+            save_checkpoint(self.folder / "best.pt", self.best)
         self._save_last()
 
     def refuse_divergence(self) -> None:
@@ -210,7 +218,10 @@ class Run:
 
     def _save_last(self) -> None:
         self.refuse_divergence()
+        check_lock(self.folder)
         state = {**self._state(), "2": self.optimizer.state_dict(), "sums": self.sums, "since": self.since}
+        if self.best is not None:  # what best.pt has, unless it is this step
+            state["best"] = None if self.best["step"] == self.step else self.best
         if self.scheduler:
             state["scheduler"] = self.scheduler.state_dict()
         save_checkpoint(self.folder / "last.pt", state)
@@ -224,10 +235,44 @@ class Run:
         load_state(self.optimizer, saved["2"], path)
         if self.scheduler:
             load_state(self.scheduler, saved.get("scheduler"), path)
+        check_progress(saved, path)
         self.step, self.best_score, self.since = (saved[name] for name in ("step", "best_score", "since"))
-        if is_first():  # the others' part is in the first rank's
-            self.sums = {name: value.to(self.device) for name, value in saved["sums"].items()}
         self.shown = [()] * (self.step - self.since)
+        if not is_first():  # the others' part of the sums is in the first rank's
+            return
+        self.sums = {name: value.to(self.device) for name, value in saved["sums"].items()}
+        if math.isfinite(self.best_score):
+            self._restore_best(saved)
+
+    def _restore_best(self, saved: dict[str, Any]) -> None:
+        """Take the best checkpoint from the last one, which has it, and write `best.pt` again if it is gone."""
+        path = self.folder / "best.pt"
+        if "best" in saved:
+            self.best = saved["best"] or {name: saved[name] for name in self._state() if name in saved}
+        if path.is_file():
+            return
+        if not isinstance(self.best, dict) or self.best.get("best_score") != self.best_score:
+            raise InputError(
+                f"{path} is gone, and last.pt, of an older version, does not have it; move {self.folder} away, and the same "
+                "command trains again"
+            )
+        save_checkpoint(path, self.best)
+
+
+def copied(state: Any) -> Any:
+    """Return a checkpoint's content with copies of its tensors, on the CPU."""
+    if isinstance(state, dict):
+        return type(state)((name, copied(value)) for name, value in state.items())
+    return state.detach().to("cpu", copy=True) if isinstance(state, Tensor) else state
+
+
+def check_progress(saved: dict[str, Any], path: Path) -> None:
+    """Raise InputError unless a checkpoint's steps, best score and sums of losses are what a run writes."""
+    step, since, score, sums = (saved[name] for name in ("step", "since", "best_score", "sums"))
+    counted = type(step) is int and type(since) is int and 0 <= since <= step < 2**53 and step - since < MOST_SINCE
+    summed = isinstance(sums, dict) and all(isinstance(each, Tensor) and each.dim() == 0 for each in sums.values())
+    if not counted or not summed or type(score) is not float:
+        raise InputError(f"checkpoint {path} does not say how far the run was; delete it to start over")
 
 
 def read_scalars(path: Path) -> list[dict[str, Any]]:
@@ -266,12 +311,10 @@ class ScalarLog:
         self.path = folder / "scalars.jsonl"
         lines = [scalars for scalars in read_scalars(self.path) if scalars["step"] < before_step]
         write_text(self.path, "".join(json.dumps(scalars) + "\n" for scalars in lines))
-        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=before_step)
+        self.events = EventFile(folder / "tensorboard", purge_step=before_step)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Append the scalars of a step."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **scalars}) + "\n")
-        for name, value in scalars.items():
-            self.tensorboard.add_scalar(name, value, step)
-        self.tensorboard.flush()
+        with appending(self.path) as file:
+            file.write((json.dumps({"step": step, **scalars}) + "\n").encode())
+        self.events.write(step, scalars)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
+from data.files import is_regular, write_text
 from models.errors import InputError
 from training.distributed import local_rank
 
@@ -133,7 +134,8 @@ def stop() -> None:
 
 # Locks
 
-LOCKS: dict[Path, FileLock] = {}
+LONGEST_OWNER = 200  # bytes that are read of the text that names a lock's process
+LOCKS: dict[Path, tuple[FileLock, os.stat_result]] = {}  # with the file as it was when it was locked
 
 
 def lock_folder(folder: Path) -> None:
@@ -151,18 +153,42 @@ def lock_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+        locked = path.stat()
     except Timeout:
-        by = owner.read_text(encoding="utf-8").strip() if owner.is_file() else "it has just begun"
         raise InputError(
-            f"another run is writing into {folder} ({by}); wait for it, end it, or choose another --runs-dir"
+            f"another run is writing into {folder} ({owner_in(owner)}); wait for it, end it, or choose another --runs-dir"
         ) from None
     except NotImplementedError:  # a file system without locks
         return
     except OSError as error:
         raise InputError(f"{folder} cannot be written to ({error.strerror}); choose another folder") from None
     since = datetime.now().astimezone().isoformat(timespec="seconds")
-    owner.write_text(f"process {os.getpid()} on {socket.gethostname()} since {since}\n", encoding="utf-8")
-    LOCKS[path] = lock
+    write_text(owner, f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
+    LOCKS[path] = lock, locked
+
+
+def owner_in(path: Path) -> str:
+    """Return what a lock says of its process."""
+    if not is_regular(path):
+        return "it has just begun"
+    try:
+        with path.open("rb") as file:
+            return file.read(LONGEST_OWNER).decode(errors="backslashreplace").strip()
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+
+
+def check_lock(folder: Path) -> None:
+    """Raise InputError if this process locked a folder that was removed or replaced since: others may write there now."""
+    try:
+        path = folder.resolve() / ".lock"
+        if path not in LOCKS or os.path.samestat(LOCKS[path][1], path.stat()):
+            return
+    except OSError:  # not there, or what it is relative to is not
+        pass
+    raise InputError(
+        f"{folder} was removed or replaced while this run wrote into it; put it back, or run the same command again"
+    )
 
 
 # What a result was made with

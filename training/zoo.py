@@ -32,7 +32,7 @@ from training.checkpoints import load_checkpoint, load_state, refuse_other_const
 from training.constants import SideBySide
 from training.distributed import hide_bar, is_first, num_ranks, rank
 from training.run import FirstBad
-from training.runtime import constants_of, deferred_signals, lock_folder, stop, stop_requested, versions
+from training.runtime import check_lock, constants_of, deferred_signals, lock_folder, stop, stop_requested, versions
 
 # How long after a checkpoint is due, without a file being written, the first rank stops waiting for the others, seconds.
 # Between two steps a rank may measure accuracies, load images or mesh what it fitted, which takes minutes.
@@ -278,6 +278,7 @@ class Stack:
 
     def _save(self) -> None:
         self.ensemble.refuse_divergence([plan.path for plan in self.plans])
+        check_lock(self.path.parent)
         state = {"constants": self.constants, "versions": versions(), "ensemble": self.ensemble.state_dict()}
         state |= {"indices": [plan.index for plan in self.plans], "facts": [plan.facts for plan in self.plans]}
         save_checkpoint(self.path, state)
@@ -376,5 +377,6 @@ def save_instances(plans: list[Plan], state: dict[str, Tensor], val_accuracy: Te
     for i, (plan, accuracy) in enumerate(zip(plans, val_accuracy.tolist())):
         if plan.path.is_file():
             continue
+        check_lock(plan.path.parent)
         facts = {**plan.facts, "val_accuracy": accuracy, "versions": versions()}
         save_instance(plan.path, {name: value[i] for name, value in state.items()}, facts)

@@ -1,6 +1,7 @@
 """The report as one HTML file, which loads nothing else: training curves, figures, tables, provenance, and the panels."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from matplotlib.colors import Colormap, to_hex
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from data.files import write_text
+from data.files import list_files, write_text
 from data.texts import read_text
 from evaluation.plots import BY_WEIGHTS, PREDICTED, TARGET
 from evaluation.report.panels import (
@@ -30,10 +31,12 @@ from evaluation.report.panels import (
 from evaluation.shape_figures import SCRIPT as VIEWS_SCRIPT
 from evaluation.shape_figures import SLIDER_SCRIPT
 from evaluation.summary import PAPER, Part, as_text, numbers_of
-from models.errors import InputError
+from models.errors import InputError, brief
 from models.target_nets import ARCHITECTURES
 from training.run import read_scalars
 
+LARGEST_FIGURE, MOST_PIXELS = 1 << 25, 1 << 26  # bytes, pixels
+MOST_POINTS = 5000  # of a curve
 TEMPLATE, SCRIPT = (Path(__file__).with_name(name) for name in ("page.html", "page.js"))
 ALTERNATIVES = {
     "eval_single": "Accuracy of unseen test instances, sorted, and of the instances predicted from their embeddings",
@@ -115,10 +118,13 @@ def training_curves(run_dir: Path) -> list[Chart]:
     charts = []
     for folder, prefix in ((run_dir, ""), (run_dir / "latspace", "Latent space optimization: ")):
         lines = read_scalars(folder / "scalars.jsonl")
+        if not all(0 <= line["step"] < 2**53 for line in lines):
+            raise InputError(f"{folder / 'scalars.jsonl'} has steps that no run reaches; move it away")
         for title, axis, log, names in CURVES:
             traces = []
             for name, (color, dash) in zip(names, styles_of(names)):
-                points = [(line["step"], line[name]) for line in lines if isinstance(line.get(name), (int, float))]
+                points = [(line["step"], line[name]) for line in lines if is_value(line.get(name))]
+                points = points[:: len(points) // MOST_POINTS + 1]
                 if points:
                     style = dict(line=dict(color=color, dash=dash), marker=dict(color=color, size=5))
                     architecture = name.removeprefix("val_accuracy_")
@@ -132,6 +138,11 @@ def training_curves(run_dir: Path) -> list[Chart]:
                     figure.update_yaxes(type="log", tickformat="~g")
                 charts.append(Chart(figure, title, title))
     return charts
+
+
+def is_value(value: Any) -> bool:
+    """Return whether a scalar can be drawn; NaN and infinity are gaps."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def styles_of(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -150,24 +161,40 @@ def script_of(figure: Path) -> str:
 
 
 def figures(run_dir: Path) -> list[Figure]:
-    """Return every PNG of a run folder. Raise InputError for a file that is no image."""
+    """Return every PNG of a run folder. Raise InputError for one that is none, or too large for a page."""
     known = list(ALTERNATIVES)
 
     def order(path: Path) -> tuple[int, Path]:
         return known.index(script_of(path)) if script_of(path) in known else len(known), path
 
     found = []
-    for path in sorted(run_dir.glob("*.png"), key=order):
-        try:
-            with Image.open(path) as image:
-                width, height = image.size
-        except OSError:
-            raise InputError(f"{path} is no image; delete it, or make it again") from None
+    for path in sorted(list_files(run_dir, (".png",)).files, key=order):
+        width, height = size_of_png(path)
         alternative = ALTERNATIVES.get(script_of(path), f"figure {path.stem}")
         # of 200 pixels an inch, shown at 96 CSS pixels to the inch, a little larger
         source = data_uri(path.read_bytes())
         found.append(Figure(path.name, source, alternative, round(width * 0.6), round(height * 0.6)))
     return found
+
+
+def size_of_png(path: Path) -> tuple[int, int]:
+    """Return width and height of a PNG, pixels. Raise InputError if the file is none, is cut short, or is too large."""
+    try:
+        if path.stat().st_size > LARGEST_FIGURE:
+            raise InputError(f"{path} has {path.stat().st_size} bytes; move it away, figures are smaller")
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=["PNG"]) as image:
+            width, height = image.size
+            if width * height <= MOST_PIXELS:
+                image.verify()
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} has too many pixels ({error}); move it away") from None
+    except Exception as error:  # a broken file may raise anything
+        raise InputError(f"{path} is no PNG ({type(error).__name__}); delete it, or make it again") from None
+    if width * height > MOST_PIXELS:
+        raise InputError(f"{path} has {width}x{height} pixels; move it away, figures are smaller")
+    return width, height
 
 
 def tables(dataset: str, run_dir: Path, parts: dict[Part, dict[str, Any]]) -> list[Table]:
@@ -192,7 +219,8 @@ def provenance_rows(made: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         versions, config = (facts.get(key) or {} for key in ("versions", "config"))
         if isinstance(versions, dict) and isinstance(config, dict):
             row = {"file": name, "seed": config.get("seed", "–")}
-            rows.append({**row, **{key: versions.get(key, "–") for key in ("commit", "torch", "numpy", "python")}})
+            row |= {key: versions.get(key, "–") for key in ("commit", "torch", "numpy", "python")}
+            rows.append({key: brief(value) for key, value in row.items()})
     return rows
 
 

@@ -41,6 +41,7 @@ NEUTRAL = "#888888"  # visible on the light and on the dark page
 LATENT_STYLE, WEIGHTS_STYLE = (PREDICTED, "diamond"), (NEUTRAL, "circle")
 PARAMETERS, DIFFERENCES = colormaps["viridis"], LinearSegmentedColormap.from_list("", (TARGET, "#F7F7F7", PREDICTED))
 SIDE = 128  # pixels of a picture at most; larger PReps are averaged in square blocks
+MOST_GAMMAS = 101  # of the slider; each has its pictures on the page
 TRANSPARENT = 255  # in the pictures' palettes, for what is no parameter
 DECODED, AVERAGED = "decoded from the latent line", "averaged weights"
 
@@ -380,6 +381,19 @@ def ends_of(embedded: Embedded, line: dict[str, Any], made_by: str) -> tuple[tup
     return (start, end), (first, last)
 
 
+def thinned(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line with at most MOST_GAMMAS of its points, spread evenly, the ends among them."""
+    number = len(line["gamma"])
+    chosen = np.unique(np.linspace(0, number - 1, min(number, MOST_GAMMAS)).round().astype(int)).tolist()
+
+    def pick(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: pick(each) for name, each in value.items()}
+        return [value[i] for i in chosen] if isinstance(value, list) and len(value) == number else value
+
+    return {name: pick(each) for name, each in line.items()}
+
+
 def texts(values: Sequence[float | None], form: str) -> list[str]:
     """Return values as text, "none" where there is none."""
     return ["none" if value is None else form.format(value) for value in values]
@@ -391,13 +405,16 @@ def image_slider(embedded: Embedded, line: dict[str, Any], made_by: str) -> Slid
     Raise InputError if an end of the line is in no input list; `made_by` is the command that measures another line.
     """
     ends, names = ends_of(embedded, line, made_by)
-    gamma, nets = line["gamma"], embedded.instances.nets
-    accuracies = [line[name] for name in ("accuracy", "latent_accuracy", "weight_accuracy") if name in line]
+    nets, line = embedded.instances.nets, thinned(line)
+    gamma, several = line["gamma"], len(nets) > 1
+    accuracies = [line[name] for name in (("accuracy",) if several else ("latent_accuracy", "weight_accuracy"))]
     columns = ["latent", "weights"][: len(accuracies)]
     readouts = {"test accuracy": [texts(values, "{:.1f} %") for values in accuracies]}
-    class_ids = line.get("class_id", [0] * len(gamma))
+    class_ids = line["class_id"] if several else [0] * len(gamma)
+    if max(class_ids) >= len(nets):
+        raise InputError(f"the line has ClassId {max(class_ids)}, this space has {len(nets)}; run again: {made_by}")
     rows = dict(zip((DECODED, AVERAGED)[: len(columns)], embedded.along(ends, gamma, class_ids)))
-    if "class_id" in line:
+    if several:
         (values,) = accuracies
         quiet = dict(mode="lines", line=dict(color=NEUTRAL, width=1), showlegend=False, hoverinfo="skip")
         traces = [go.Scatter(x=gamma, y=values, **quiet)]
@@ -431,6 +448,7 @@ def siren_slider(embedded: Embedded, line: dict[str, Any], resolution: int, made
     Shapes are meshed on a grid of `resolution` points a side. Raise InputError likewise.
     """
     ends, names = ends_of(embedded, line, made_by)
+    line = thinned(line)
     gamma, net, device = line["gamma"], embedded.instances.nets[0], embedded.embeddings.device
     rows = dict(zip((DECODED, AVERAGED), embedded.along(ends, gamma, [0] * len(gamma))))
     columns = ["latent", "weights"]

@@ -1,0 +1,231 @@
+"""The JSON files that scripts write into a run folder, checked before anything is computed from them."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from models.errors import InputError, brief
+
+LONGEST_LIST = 1_000_000
+LARGEST = 1e15
+LONGEST_NAME = 4096  # characters; names of architectures and paths of instances
+
+Check = Callable[[Any], None]  # raises ValueError for a value that is not as it should be
+
+
+def number(value: Any) -> None:
+    """Accept a number, neither NaN nor infinite nor larger than anything that is measured here."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < LARGEST:
+        raise ValueError(f"{brief(value)} is not a number that is measured here")
+
+
+def number_or_nan(value: Any) -> None:
+    """Accept a number, or NaN, which is the distance of an empty mesh and the mean of nothing."""
+    if not (isinstance(value, float) and math.isnan(value)):
+        number(value)
+
+
+def gamma(value: Any) -> None:
+    """Accept a number from 0 to 1."""
+    number(value)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{brief(value)} is not from 0 to 1")
+
+
+def number_or_none(value: Any) -> None:
+    """Accept a number, or None where it is not defined."""
+    if value is not None:
+        number(value)
+
+
+def count(value: Any) -> None:
+    """Accept a whole number from 0, small enough to count with."""
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise ValueError(f"{brief(value)} is not a whole number from 0")
+
+
+def name(value: Any) -> None:
+    """Accept a text that one line shows."""
+    if not isinstance(value, str) or len(value) > LONGEST_NAME or "\n" in value:
+        raise ValueError(f"{brief(value)} is not a name")
+
+
+def list_of(check: Check, at_least: int = 1) -> Check:
+    """Return the check of a list."""
+
+    def check_list(value: Any) -> None:
+        if not isinstance(value, list) or not at_least <= len(value) <= LONGEST_LIST:
+            raise ValueError(f"{brief(value)} is not a list of {at_least} to {LONGEST_LIST} values")
+        for each in value:
+            check(each)
+
+    return check_list
+
+
+def object_of(*alike: str, **checks: Check) -> Check:
+    """Return the check of an object that has these entries at least; the lists `alike` are of one length."""
+
+    def check_object(value: Any) -> None:
+        if not isinstance(value, dict):
+            raise ValueError(f"{brief(value)} is not an object")
+        for key, check in checks.items():
+            if key not in value:
+                raise ValueError(f"'{key}' is missing")
+            try:
+                check(value[key])
+            except ValueError as error:
+                raise ValueError(f"'{key}': {error}") from None
+        if len({len(value[key]) for key in alike}) > 1:
+            lengths = ", ".join(f"{len(value[key])} in '{key}'" for key in alike)
+            raise ValueError(f"as many values are expected in each: {lengths}")
+
+    return check_object
+
+
+def map_of(check: Check) -> Check:
+    """Return the check of an object whose entries are all alike, under any names."""
+
+    def check_map(value: Any) -> None:
+        if not isinstance(value, dict) or len(value) > LONGEST_LIST:
+            raise ValueError(f"{brief(value)} is not an object")
+        for key, each in value.items():
+            name(key)
+            try:
+                check(each)
+            except ValueError as error:
+                raise ValueError(f"'{brief(key)}': {error}") from None
+
+    return check_map
+
+
+def both(*checks: Check) -> Check:
+    """Return the check of all of them, one after the other."""
+
+    def check_all(value: Any) -> None:
+        for check in checks:
+            check(value)
+
+    return check_all
+
+
+def class_ids_in(*keys: str) -> Check:
+    """Return the check that these lists hold indices into `architectures` beside them."""
+
+    def check_ids(value: dict[str, Any]) -> None:
+        names = value["architectures"]
+        for key in keys:
+            if max(value[key]) >= len(names):
+                raise ValueError(f"'{key}': {max(value[key])} is no index into the {len(names)} architectures")
+
+    return check_ids
+
+
+numbers, counts, names = list_of(number), list_of(count), list_of(name)
+accuracies = object_of("target_accuracy", "predicted_accuracy", target_accuracy=numbers, predicted_accuracy=numbers)
+line = object_of(gamma=list_of(gamma, at_least=2), **{"from": name, "to": name})
+
+
+def check_at_gamma(value: dict[str, Any]) -> None:
+    """Accept the numbers at each desired ClassId of `architectures`."""
+    wanted = ("gamma", "right_class_ids", "accuracy_mean", "trained_accuracy_mean")
+    found = value["all_pairs"]["at_gamma"]
+    map_of(object_of(**dict.fromkeys(wanted, number_or_nan)))(found)
+    for key in found:
+        if not key.isdecimal() or len(key) > 9 or int(key) >= len(value["architectures"]):
+            raise ValueError(f"'{brief(key)}' is no index into the {len(value['architectures'])} architectures")
+
+
+def check_distances(value: dict[str, Any]) -> None:
+    """Accept what was measured along a line of shapes."""
+    far, length = list_of(number_or_none), len(value["gamma"])
+    keys = {"volume": list_of(number_or_nan), "pieces": counts, "chamfer_to_start": far, "chamfer_to_end": far}
+    for column in ("latent", "weights"):
+        object_of(*keys, **keys)(value[column])
+        if len(value[column]["pieces"]) != length:
+            raise ValueError(f"'{column}' has {len(value[column]['pieces'])} values at {length} gammas")
+
+
+# By the names of the files.
+RESULTS: dict[str, Check] = {
+    "eval_single": accuracies,
+    "interpolate_single_arch": both(
+        line,
+        object_of(
+            "gamma",
+            "latent_accuracy",
+            "weight_accuracy",
+            gamma=numbers,
+            latent_accuracy=numbers,
+            weight_accuracy=numbers,
+            all_pairs=object_of(
+                pairs=count,
+                rank_correlation_mean=number_or_none,
+                rank_correlation_std=number_or_none,
+                latent_above_weights_mean=number,
+                end_below_strongest_mean=number,
+            ),
+        ),
+    ),
+    "eval_latspace_single": object_of(initial_accuracy=number, optimized_accuracy=number, teacher_accuracy=number),
+    "eval_multi": both(
+        accuracies,
+        object_of(
+            "target_class_id",
+            "predicted_class_id",
+            "target_accuracy",
+            target_class_id=counts,
+            predicted_class_id=counts,
+            architectures=names,
+        ),
+        class_ids_in("target_class_id"),
+    ),
+    "interpolate_multi_arch": both(
+        line,
+        object_of(
+            "gamma",
+            "class_id",
+            "accuracy",
+            class_id=counts,
+            accuracy=numbers,
+            architectures=names,
+            all_pairs=object_of(pairs=count, all_appear=number, out_of_order_mean=number),
+        ),
+        class_ids_in("class_id"),
+        object_of(all_pairs=object_of(at_gamma=map_of(object_of()))),
+        check_at_gamma,
+    ),
+    "eval_latspace_multi": both(
+        object_of(
+            "class_id",
+            "predicted_class_id",
+            "initial_accuracy",
+            "optimized_accuracy",
+            class_id=counts,
+            predicted_class_id=counts,
+            initial_accuracy=numbers,
+            optimized_accuracy=numbers,
+            architectures=names,
+        ),
+        class_ids_in("class_id"),
+    ),
+    "create_mlp_dataset": object_of(fits=map_of(map_of(number_or_nan))),
+    "train_mlps": object_of(closeness=object_of(train=numbers, test=numbers)),
+    "interpolate_mlps": both(
+        line,
+        object_of(
+            latent=object_of(),
+            weights=object_of(),
+            summary=map_of(object_of(empty=count, pieces=number, start=number_or_none, end=number_or_none)),
+        ),
+        check_distances,
+    ),
+}
+
+
+def check_result(found: dict[str, Any], path: Path, remedy: str) -> None:
+    """Raise InputError, naming file and entry, unless a result is as its script writes it."""
+    try:
+        RESULTS[path.stem](found)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; {remedy}") from None
