@@ -131,7 +131,7 @@ def search(root: Path) -> Made:
     save_checkpoint(root / "latspace" / "last.pt", state)
 
     def read() -> None:
-        found = load_search(root, "python train_latspace_multi.py")
+        found = load_search(root, "python train_latspace_multi.py", several=True)
         assert len(found["initial"]) == len(found["best"]) == len(found["instances"])
         assert found["initial"].isfinite().all() and found["best"].isfinite().all()
 
@@ -191,6 +191,12 @@ def made_with(root: Path) -> Made:
 
 HALF = [10.5, 30.0, 50.25]
 ENDS = {"from": "a.pt", "to": "b.pt", "gamma": [0.0, 0.5, 1.0]}
+ALONG = {
+    "volume": [0.3, 0.2, 0.0],
+    "pieces": [1, 2, 0],
+    "chamfer_to_start": [0.0, 0.1, None],
+    "chamfer_to_end": [0.2, 0.1, None],
+}
 NAMES = {"architectures": ["lenetlike", "resnet8"]}
 RESULTS: dict[str, dict[str, Any]] = {
     "single/eval_single": {"target_accuracy": HALF, "predicted_accuracy": [11.0, 29.0, 51.0]},
@@ -226,8 +232,8 @@ RESULTS: dict[str, dict[str, Any]] = {
     "mlps/train_mlps": {"closeness": {"train": [0.5, 0.6], "test": [0.1]}},
     "mlps/interpolate_mlps": {
         **ENDS,
-        "latent": [],
-        "weights": [],
+        "latent": ALONG,
+        "weights": ALONG,
         "summary": {"latent": {"empty": 0, "pieces": 1.5, "start": 0.9, "end": None}},
     },
 }

@@ -391,7 +391,7 @@ def test_names_that_lists_cannot_have_are_refused_before_anything_is_made(tmp_pa
     folder.mkdir()
     trimesh.creation.box().export(folder / "good.ply")
     (folder / f"{name}.ply").write_bytes((folder / "good.ply").read_bytes())
-    with pytest.raises(InputError, match="the name of"):
+    with pytest.raises(InputError, match="rename it"):
         prepare_meshes(folder, tmp_path / "out", num_samples=100, seed=0, workers=1)
     assert not (tmp_path / "out").exists()
 

@@ -247,7 +247,7 @@ def test_samples_of_deepsdf(tmp_path, project_folder):
 
 
 def test_too_few_shapes(tmp_path):
-    with pytest.raises(InputError, match="there are 0 shapes"):
+    with pytest.raises(InputError, match="npz"):
         create_mlp_dataset.main(miniature.create_mlp_config(tmp_path, source="deepsdf", dataset=str(tmp_path)))
 
 
@@ -278,7 +278,7 @@ def test_shapes_of_one_name_are_refused(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / "all" / folder).mkdir(parents=True)
         (tmp_path / "all" / folder / "chair.npz").write_bytes(b"")
-    with pytest.raises(InputError, match="2 files chair.npz"):
+    with pytest.raises(InputError, match="a/chair.npz.*b/chair.npz"):
         create_mlp_dataset.main(
             miniature.create_mlp_config(tmp_path, source="deepsdf", dataset=str(tmp_path / "all"), num_test=1)
         )

@@ -414,5 +414,5 @@ def test_files_beside_deepsdfs_samples_are_no_shapes(tmp_path, capfd):
 def test_names_of_samples_that_lists_cannot_have_are_refused(tmp_path, name):
     np.savez(tmp_path / "good.npz", pos=rows(9), neg=rows(9, -1))
     (tmp_path / f"{name}.npz").write_bytes((tmp_path / "good.npz").read_bytes())
-    with pytest.raises(InputError, match="the name of"):
+    with pytest.raises(InputError, match="rename it"):
         make_shapes("deepsdf", str(tmp_path), tmp_path / "out", 9, 100, 0)

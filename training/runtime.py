@@ -146,8 +146,10 @@ def lock_folder(folder: Path) -> None:
     locks is used without.
     """
     path = folder.resolve() / ".lock"
-    if path in LOCKS:
+    if has_lock(path):
         return
+    if path in LOCKS:  # of a folder that was removed or moved since
+        LOCKS.pop(path)[0].release()
     owner = folder / ".locked-by"
     lock = FileLock(path, timeout=0)
     try:
@@ -178,13 +180,21 @@ def owner_in(path: Path) -> str:
         return f"{path} cannot be read: {error.strerror}"
 
 
+def has_lock(path: Path) -> bool:
+    """Return whether this process has the lock that is this file, not one that was there before."""
+    try:
+        return path in LOCKS and os.path.samestat(LOCKS[path][1], path.stat())
+    except OSError:  # not there
+        return False
+
+
 def check_lock(folder: Path) -> None:
     """Raise InputError if this process locked a folder that was removed or replaced since: others may write there now."""
     try:
         path = folder.resolve() / ".lock"
-        if path not in LOCKS or os.path.samestat(LOCKS[path][1], path.stat()):
+        if path not in LOCKS or has_lock(path):
             return
-    except OSError:  # not there, or what it is relative to is not
+    except OSError:  # what it is relative to is not there
         pass
     raise InputError(
         f"{folder} was removed or replaced while this run wrote into it; put it back, or run the same command again"
