@@ -32,7 +32,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raise InputError if it cannot be written.
     """
     whose = f"{socket.gethostname()}-{os.getpid()}"
-    partial = path.with_name(f".{path.name}.partial-{whose}{path.suffix}")
+    suffix = path.suffix if len(path.suffix) < 20 else ""  # which some libraries go by
+    partial = path.with_name(f".{path.name[:20]}.partial-{whose}{suffix}")  # short: names of files have 255 bytes
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if CHANGED.get(path.parent) != path.parent.stat().st_mtime_ns:  # not by us alone since leftovers were removed

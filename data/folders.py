@@ -8,6 +8,7 @@ from models.errors import InputError
 
 IMAGE_SETS = ("photos", "cifar10", "tiny-imagenet-200")  # those that have a preset in every script
 KNOWN = (*IMAGE_SETS, "chairs")
+LONGEST_NAME = 255  # bytes of a file's name
 
 
 def dataset_name(dataset: str) -> str:
@@ -44,7 +45,8 @@ def name_of(text: str) -> str:
 def check_path_name(path: str | Path) -> None:
     """Raise InputError for a path that a line of an input list cannot hold as it is.
 
-    These are control characters, such as a newline; white space and quotes at its ends; and bytes that are not UTF-8.
+    These are control characters, such as a newline; white space and quotes at its ends; bytes that are not UTF-8; and names that
+    no file can have.
     """
     text = Path(text_of(path)).as_posix()
     if any(ord(each) < 32 or each in "\x7f\x85\u2028\u2029" for each in text):
@@ -53,6 +55,11 @@ def check_path_name(path: str | Path) -> None:
         raise InputError(
             f"'{text}' begins or ends with white space or quotes, which input lists do not keep; rename it"
         )
+    for part in Path(text).parts:
+        if len(part.encode()) > LONGEST_NAME:
+            raise InputError(
+                f"the name {part} has more than {LONGEST_NAME} bytes, which file systems cannot have; shorten it"
+            )
 
 
 def command(script: str, dataset: str, flags: str = "") -> str:

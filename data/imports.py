@@ -1,6 +1,7 @@
 """Nets that others trained: which files are recognized, the accuracies stated for them, and writing all of them or none."""
 
 import contextlib
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +16,16 @@ from data.folders import Folders, check_path_name, text_of
 from data.images import ImageSet
 from data.instance_files import find_net, read_instance, row_of, samples_of, save_instance, siren_widths
 from data.nets import write_lists
-from data.tensor_files import TENSOR_SUFFIXES, is_other_kind
+from data.state_dicts import is_other_kind
+from data.tensor_files import TENSOR_SUFFIXES
 from data.texts import read_table
 from models.errors import InputError
 from models.instances import TargetNet
 from models.target_nets import ARCHITECTURES, siren
 
+PERCENTAGE = re.compile(
+    r"((?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+-]?[0-9]{1,3})?) ?%?"
+)  # with either decimal sign
 FAR = 2.0  # points between stated and measured accuracy that are worth a warning
 
 
@@ -184,11 +189,12 @@ def read_accuracies(path: Path, source: Path, files: list[Path]) -> dict[Path, f
     for file in files:
         by_name.setdefault(text_of(file.name), []).append(file)
     stated: dict[Path, float] = {}
+    signs = 0
     for number, line in read_table(path, ("file", "accuracy")):
-        try:
-            value = float(line["accuracy"].rstrip("% "))
-        except ValueError:
-            value = float("nan")
+        text = line["accuracy"]
+        found = PERCENTAGE.fullmatch(text)
+        value = float(found[1].replace(",", ".")) if found else float("nan")
+        signs += text.endswith("%")
         if not 0 <= value <= 100:
             raise InputError(f"{path}, line {number}: accuracy {line['accuracy']} is not a percentage; write 0 to 100")
         name = line["file"].replace("\\", "/")
@@ -198,6 +204,10 @@ def read_accuracies(path: Path, source: Path, files: list[Path]) -> dict[Path, f
             raise InputError(f"{path}, line {number}: {problem} {line['file']} in the source folder; correct its name")
         if stated.setdefault(meant[0], value) != value:
             raise InputError(f"{path}, line {number}: {line['file']} has another accuracy in a line above; keep one")
+    if not signs and 0 < max(stated.values(), default=0) <= 1:
+        raise InputError(
+            f"{path}: no accuracy is above 1, so they seem to be fractions; write percentages, 0 to 100, with % if they are so low"
+        )
     return stated
 
 

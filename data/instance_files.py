@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from data.files import check_regular, is_regular, write_safetensors, written_whole
-from data.tensor_files import SAVE_AGAIN, describe_names, read_tensors, state_dict_in
+from data.state_dicts import describe_names, dicts_of_tensors, state_dict_in
+from data.tensor_files import SAVE_AGAIN, read_tensors
 from data.texts import parse_json
 from models.errors import InputError, brief
 from models.instances import TargetNet
@@ -133,10 +134,13 @@ def plain_state(value: Any, where: str) -> dict[str, Tensor]:
 
     An MLP of the original release has its samples beside it, under "sdf". Raise InputError if there is no state dict.
     """
-    state = state_dict_in(value, names_fit)
+    try:
+        state = state_dict_in(value, names_fit)
+    except InputError as error:
+        raise InputError(f"{where} has {error}") from None
     if state is None:
         raise InputError(f"{where} is not a state dict (names to tensors); {SAVE_AGAIN}")
-    samples = value.get("sdf")
+    samples = next((tensors["sdf"] for _, _, tensors in dicts_of_tensors(value) if "sdf" in tensors), None)
     if isinstance(samples, Tensor) and any(OF_SIREN.fullmatch(name) for name in state):
         state = {**state, "sdf": samples}
     return state

@@ -1,6 +1,6 @@
 """Mesh files: which ones a folder has, what each shape is called, and what is in them.
 
-OBJ, OFF and PLY are read by data/mesh_formats.py, STL and glTF by trimesh.
+OBJ, OFF, PLY and STL are read by data/mesh_formats.py, glTF by trimesh.
 """
 
 import base64
@@ -14,7 +14,7 @@ import numpy as np
 import trimesh
 
 from data.files import check_regular, list_files
-from data.mesh_formats import PARSERS, Triangles, clean_stl, decode
+from data.mesh_formats import PARSERS, Triangles, decode
 from data.texts import parse_json
 from models.errors import InputError
 
@@ -38,7 +38,7 @@ OTHER_SUFFIXES = (
         ".lwo",
     ),
     *(".max", ".mesh", ".msh", ".obj.gz", ".off.gz", ".ply.gz", ".pmx", ".skp", ".step", ".stl.gz", ".stp", ".usd"),
-    *(".usda", ".usdc", ".usdz", ".vrml", ".vtk", ".vtp", ".vtu", ".wrl", ".x3d", ".x_t"),
+    *(".usda", ".usdc", ".usdz", ".vrml", ".vtk", ".vtp", ".vtu", ".wrl", ".x3d", ".x_t", ".zip"),
 )
 
 
@@ -137,7 +137,7 @@ def parse_mesh(path: Path, content: bytes) -> Triangles:
         if suffix in PARSERS:
             vertices, faces = PARSERS[suffix](path, content)
         else:
-            file = trimesh.util.wrap_as_stream(clean_stl(content) if suffix == ".stl" else content)
+            file = trimesh.util.wrap_as_stream(content)
             mesh = trimesh.load_scene(file, file_type=suffix[1:], process=False, skip_materials=True).to_mesh()
             vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
     except InputError:

@@ -1,4 +1,4 @@
-"""OBJ, OFF and PLY: vertices and triangles, as other programs write them, in any encoding, with any white space and line ends.
+"""OBJ, OFF, PLY and STL: vertices and triangles, as other programs write them, in any encoding, with any white space and line ends.
 
 Polygons may be concave, and an OBJ's negative indices count back from where the face stands: trimesh's readers do neither.
 """
@@ -13,6 +13,7 @@ import numpy as np
 
 from models.errors import InputError, brief
 
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks
 Triangles = tuple[np.ndarray, np.ndarray]  # vertices (V, 3) float64, triangles (F, 3) int64
 Properties = dict[
     str, tuple[str, str]
@@ -34,23 +35,34 @@ PLY_TYPES |= {"float32": "f4", "float64": "f8", "int64": "i8", "uint64": "u8"}
 def decode(content: bytes) -> str:
     """Return a text in UTF-8, UTF-16 with a byte order mark, or latin-1, without the mark, with lines ended by newlines."""
     try:
-        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        text = content.decode("utf-16" if content[:2] in UTF_16 else "utf-8-sig")
     except UnicodeError:
         text = content.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def clean_stl(content: bytes) -> bytes:
-    """Return the text of an STL in ASCII, lower case, with single spaces; a binary one as it is.
+def parse_stl(path: Path, content: bytes) -> Triangles:
+    """Return the vertices, each corner of a triangle one, and triangles of an STL, text or binary.
 
-    A binary one has the size that its header says; the header may begin with "solid", as the text does.
+    A binary one has the triangles that its header promises; the header may begin with "solid", as the text does.
     """
-    if len(content) >= 84 and len(content) == 84 + 50 * struct.unpack("<I", content[80:84])[0]:
-        return content
-    if not decode(content[:1024]).lstrip().lower().startswith("solid"):
-        return content
-    lines = (" ".join(line.split()).lower() for line in decode(content).split("\n"))
-    return "\n".join(line for line in lines if line).encode("ascii", "replace")
+    promised = struct.unpack("<I", content[80:84])[0] if len(content) >= 84 else 0
+    if promised and promised == (len(content) - 84) // 50:
+        table = np.frombuffer(content, np.dtype([("numbers", "<f4", 12), ("colour", "<u2")]), promised, 84)
+        corners = table["numbers"][:, 3:].astype(np.float64)
+    else:
+        words = decode(content).lower().split() if content[:2] in UTF_16 or b"\0" not in content[:1024] else []
+        if words[:1] != ["solid"]:
+            has = f"its header promises {promised} triangles, its size is that of {max(len(content) - 84, 0) // 50}"
+            raise InputError(f"{path} cannot be read as a mesh ({has}); replace or remove it")
+        if not any(word.startswith("endsolid") for word in words):
+            raise InputError(f"{path} ends too early (without 'endsolid'); replace or remove it")
+        starts = [i for i, word in enumerate(words) if word == "vertex"]
+        corners = np.array([words[i + 1 : i + 4] for i in starts], np.float64)
+    corners = corners.reshape(-1, 3)
+    if len(corners) % 3:
+        raise InputError(f"{path} has {len(corners)} corners, not three for each triangle; replace or remove it")
+    return corners, np.arange(len(corners)).reshape(-1, 3)
 
 
 def parse_obj(path: Path, content: bytes) -> Triangles:
@@ -73,6 +85,8 @@ def parse_obj(path: Path, content: bytes) -> Triangles:
         except ValueError:
             what = "a vertex" if words[0] == "v" else "a face"
             raise InputError(f"{path}, line {number}: '{brief(' '.join(words))}' is not {what}; replace it") from None
+    if not vertices and not polygons:
+        raise InputError(f"{path} has no lines that begin with v and f, as those of an OBJ do; replace or remove it")
     for number, polygon in zip(lines, polygons):
         if min(polygon) < 0 or max(polygon) >= len(vertices):
             raise InputError(f"{path}, line {number}: a face of vertices that are not there; replace or remove it")
@@ -103,11 +117,13 @@ def parse_off(path: Path, content: bytes) -> Triangles:
     rows = [first, *lines[1:]] if first else lines[1:]
     num_vertices, num_faces = (int(word) for word in rows[0][:2])
     if num_vertices < 0 or num_faces < 0 or len(rows) < 1 + num_vertices + num_faces:
-        raise InputError(f"{path} promises more vertices or faces than it has; replace or remove it")
+        raise InputError(f"{path} has fewer lines than vertices and faces; replace or remove it")
     vertices = np.array([row[:3] for row in rows[1 : 1 + num_vertices]], np.float64).reshape(num_vertices, 3)
     polygons = []
     for row in rows[1 + num_vertices : 1 + num_vertices + num_faces]:
         polygons.append([int(word) for word in row[1 : 1 + int(row[0])]])
+        if not polygons[-1] and row[0] == "0":
+            continue
         if len(polygons[-1]) != int(row[0]) or min(polygons[-1]) < 0 or max(polygons[-1]) >= num_vertices:
             raise InputError(f"{path} has a face of vertices that are not there; replace or remove it")
     return as_triangles(vertices, [polygon for polygon in polygons if len(polygon) > 2])
@@ -115,9 +131,9 @@ def parse_off(path: Path, content: bytes) -> Triangles:
 
 def parse_ply(path: Path, content: bytes) -> Triangles:
     """Return the vertices and triangles of a PLY, text or binary; colours, normals and other elements are ignored."""
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if content[:2] in UTF_16:
         content = decode(content).encode()
-    end = re.search(rb"end_header[ \t]*(\r\n|\n|\r)", content, re.IGNORECASE)
+    end = re.search(rb"(?<=[\r\n])[ \t]*end_header[ \t]*(\r\n|\n|\r)", content, re.IGNORECASE)
     if not end or not decode(content[:16]).lstrip().lower().startswith("ply"):
         raise InputError(
             f"{path} cannot be read as a mesh (it does not begin with the header of a PLY); replace or remove it"
@@ -237,4 +253,9 @@ def cut_concave(corners: np.ndarray, normal: np.ndarray) -> np.ndarray:
     return np.asarray(manifold3d.triangulate([corners @ plane]), np.int64)
 
 
-PARSERS: dict[str, Callable[[Path, bytes], Triangles]] = {".obj": parse_obj, ".off": parse_off, ".ply": parse_ply}
+PARSERS: dict[str, Callable[[Path, bytes], Triangles]] = {
+    ".obj": parse_obj,
+    ".off": parse_off,
+    ".ply": parse_ply,
+    ".stl": parse_stl,
+}

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from data.files import report_left_out, written_whole
 from data.mesh_files import fingerprint_of_content, list_meshes, parse_mesh, read_content
-from data.orientation import OneSidedError, faces_alike
+from data.orientation import OneSidedError, faces_alike, welded
 from data.sdf_samples import (
     RECIPE,
     check_both_signs,
@@ -49,17 +49,19 @@ def read_mesh(path: Path, content: bytes | None = None) -> trimesh.Trimesh:
     has one side.
     """
     vertices, faces = parse_mesh(path, read_content(path) if content is None else content)
-    if not np.isfinite(vertices).all():
+    chosen, faces = np.unique(faces, return_inverse=True)  # vertices of no triangle do not count
+    used, faces = vertices[chosen], faces.reshape(-1, 3)
+    if not np.isfinite(used).all():
         raise InputError(f"{path} has vertices that are not finite; replace or remove it")
-    used = vertices[np.unique(faces)]  # vertices of no triangle do not count
     if not np.ptp(used, axis=0).any():
         raise InputError(f"{path} has no area; replace or remove it")
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         centre, scale = unit_sphere(used)
     if not (np.isfinite(centre).all() and 0 < scale < np.inf):
         raise InputError(f"{path} has coordinates too large or too small to compute with; scale or remove it")
-    mesh = trimesh.Trimesh((vertices - centre) * scale, faces, process=False)
+    mesh = trimesh.Trimesh((used - centre) * scale, faces, process=False)
     mesh.merge_vertices()  # .stl repeats each corner for each triangle
+    mesh.faces = welded(mesh.vertices, mesh.faces)
     mesh.update_faces((np.diff(np.sort(mesh.faces, axis=1), axis=1) > 0).all(axis=1))  # three corners each
     if len(mesh.faces):
         try:

@@ -9,9 +9,15 @@ import igl
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 MAJORITY = 3 / 4  # of a piece's area that faces one way decides which way it was meant; less decides nothing
 PROBES = 64  # vertices of a piece that are asked whether they are in another
+
+
+WELD = (
+    2e-6  # of a mesh in the unit sphere: nearer vertices at edges that lack a neighbour are one that was rounded twice
+)
 
 
 class OneSidedError(ValueError):
@@ -39,6 +45,28 @@ def faces_alike(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
         chosen = np.flatnonzero(closed)
         over_again[chosen] = turned_outward(vertices, faces, labels, chosen, sign, meant)
     return np.where(over_again[labels][:, None], faces[:, ::-1], faces)
+
+
+def welded(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Return triangles (F, 3) in which vertices at open edges that are nearer than WELD have one number.
+
+    Parts that were rounded or moved apart would else be surfaces of their own, which may face either way.
+    """
+    numbers, _ = edges_of(faces)
+    open_edges = np.bincount(numbers.ravel()) == 1
+    at_edges = open_edges[numbers]  # (F, 3)
+    ends = np.unique(np.concatenate([faces[at_edges], np.roll(faces, -1, axis=1)[at_edges]]))
+    if not len(ends):
+        return faces
+    pairs = cKDTree(vertices[ends]).query_pairs(WELD, output_type="ndarray")
+    if not len(pairs):
+        return faces
+    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), (len(ends), len(ends)))
+    labels = connected_components(graph, directed=False)[1]
+    _, first = np.unique(labels, return_index=True)
+    new = np.arange(len(vertices))
+    new[ends] = ends[first[labels]]
+    return new[faces]
 
 
 def cross_products(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -1,14 +1,14 @@
 """Files of tensors, as every reader opens them: PyTorch's `.pt` in all its spellings, `.safetensors`, `.npz`.
 
 Nothing in a file is executed, and nothing is built that is larger than the file can hold: what a file claims is compared
-with its size first. `state_dict_in` finds the state dict in what a file holds, however it is nested and wrapped.
+with its size first. data/state_dicts.py finds the state dict in what a file holds.
 """
 
 import mmap
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from encodings import aliases, normalize_encoding
 from math import prod
 from pathlib import Path
@@ -21,12 +21,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from data.files import check_regular
-from models.errors import InputError, brief, one_line
+from models.errors import InputError, brief
 
 TENSOR_SUFFIXES = (".pt", ".pth", ".pth.tar", ".ckpt", ".safetensors")  # of state dicts
 SAVE_AGAIN = "save its state dict alone: torch.save(net.state_dict(), PATH)"
-DEEPEST = 6  # dicts within dicts in which a state dict is looked for
-MOST_DICTS = 10_000  # that are looked at
 # A compressed array may be so many bytes whatever its ratio; above, the ratio is limited. Deflate reaches 1000.
 ALWAYS_FITS, HIGHEST_RATIO = 1 << 26, 20
 # Codecs from bytes to bytes, which may multiply what they are given; torch allows calls of `_codecs.encode`.
@@ -45,7 +43,11 @@ def read_tensors(path: Path) -> tuple[Any, dict[str, str]]:
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
         if path.suffix.lower() == ".npz":
-            return {name: torch.from_numpy(array) for name, array in read_arrays(path).items()}, {}
+            arrays = read_arrays(path).items()
+            return {
+                name: torch.from_numpy(as_native(array)) if array.dtype.kind in "fciub" else array
+                for name, array in arrays
+            }, {}
         return read_pt(path), {}
     except InputError:
         raise
@@ -64,11 +66,6 @@ def remedy_for(error: Exception) -> str:
     if type(error).__name__ == "UnpicklingError" and "GLOBAL" in str(error):
         return f"nothing in a file is executed, so if it is a whole net, {SAVE_AGAIN}"
     return "it is broken, or of another kind than its name says; save or copy it again"
-
-
-def is_other_kind(path: Path) -> bool:
-    """Return whether a file can be read and has no tensors by name, as an optimizer's state. Raise InputError if it is broken."""
-    return not any(dicts_of_tensors(read_tensors(path)[0]))
 
 
 # PyTorch's own files
@@ -103,6 +100,8 @@ def check_archive(file: BinaryIO, path: Path, size: int) -> None:
     """Raise InputError unless all records are stored as they are, as torch does, and no more than the file has."""
     with zipfile.ZipFile(file) as archive:
         records = archive.infolist()
+        if any("/code/" in record.filename for record in records):
+            raise InputError(f"{path} is a program of TorchScript, and nothing in a file is executed; {SAVE_AGAIN}")
         for record in records:
             if record.compress_type != zipfile.ZIP_STORED:
                 raise InputError(
@@ -206,6 +205,8 @@ PLACEHOLDERS: list[Any] = [
     *((Placeholder, f"pathlib.{kind}") for kind in ("Path", "PosixPath", "WindowsPath", "PurePosixPath")),
     *((Placeholder, f"pathlib._local.{kind}") for kind in ("Path", "PosixPath", "WindowsPath", "PurePosixPath")),
     *((DictPlaceholder, f"{name}.AttributeDict") for name in LIGHTNING),
+    *((Placeholder, f"datetime.{kind}") for kind in ("date", "datetime", "time", "timedelta", "timezone")),
+    *((Placeholder, name) for name in ("decimal.Decimal", "fractions.Fraction", "uuid.UUID", "types.SimpleNamespace")),
 ]
 
 
@@ -222,7 +223,7 @@ def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, np.
     try:
         with zipfile.ZipFile(path) as archive:
             members = {record.filename.removesuffix(".npy"): record for record in archive.infolist()}
-            chosen = list(members) if names is None else names
+            chosen = [name for name in members if not has_objects(archive, members[name])] if names is None else names
             stored = sum(members[name].file_size for name in chosen)
             if stored > max(ALWAYS_FITS, HIGHEST_RATIO * path.stat().st_size):
                 raise InputError(
@@ -249,61 +250,19 @@ def read_array(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-# The state dict in a file
+def has_objects(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> bool:
+    """Return whether an array is of Python's objects, which are not read, or no array at all."""
+    with archive.open(record) as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read_header = (
+                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            )
+            return bool(read_header(file)[2].hasobject)
+        except ValueError:
+            return False  # reading it says what is wrong
 
 
-def state_dict_in(value: Any, fits: Callable[[set[str]], bool]) -> dict[str, Tensor] | None:
-    """Return the state dict in nested values, under the net's own names; None if there is none.
-
-    It is a dict of tensors by name, at most DEEPEST dicts deep. Counters (COUNTERS) do not count, and prefixes that all names
-    share are removed. Of several, one whose names `fits` a known net is preferred, then the plain one to an average or a
-    teacher, then the one that is less deep, then the first.
-    """
-    found: list[tuple[bool, bool, int, int, dict[str, Tensor]]] = []
-    for depth, path, state in dicts_of_tensors(value):
-        other = any(re.search("ema|averag|swa|teacher", part.lower()) for part in path)
-        plain, known = without_prefixes(state, fits)
-        found.append((not known, other, depth, len(found), plain))
-    return min(found, key=lambda each: each[:4])[-1] if found else None
-
-
-COUNTERS = ("n_averaged", "total_ops", "total_params")  # of AveragedModel and of profilers
-WRAPPERS = ("module", "_orig_mod", "model", "net", "_forward_module", "network")  # whose prefix is always removed
-
-
-def dicts_of_tensors(value: Any) -> Iterator[tuple[int, tuple[str, ...], dict[str, Tensor]]]:
-    """Yield depth, path and tensors of every dict that has tensors by name beside plain values, outer ones first."""
-    level: list[tuple[tuple[str, ...], Any]] = [((), value)]
-    seen: set[int] = set()
-    for depth in range(DEEPEST + 1):
-        below = []
-        for path, each in level:
-            if not isinstance(each, dict) or id(each) in seen or len(seen) > MOST_DICTS:
-                continue
-            seen.add(id(each))
-            if "param_groups" in each:  # an optimizer
-                continue
-            tensors = {name: item for name, item in each.items() if isinstance(item, Tensor) and isinstance(name, str)}
-            if tensors:
-                yield depth, path, tensors
-            below += [((*path, name), item) for name, item in each.items() if isinstance(name, str)]
-        level = below
-
-
-def without_prefixes(state: dict[str, Tensor], fits: Callable[[set[str]], bool]) -> tuple[dict[str, Tensor], bool]:
-    """Return a state dict without counters and prefixes, and whether its names fit a known net."""
-    state = {name: value for name, value in state.items() if name.rpartition(".")[2] not in COUNTERS}
-    stripped = None  # of wrappers alone
-    while state and not fits(set(state)):
-        prefixes = {name.partition(".")[0] for name in state}
-        if stripped is None and not prefixes <= set(WRAPPERS):
-            stripped = state
-        if len(prefixes) != 1 or not all(name.partition(".")[2] for name in state):
-            return (state if stripped is None else stripped), False
-        state = {name.partition(".")[2]: value for name, value in state.items()}
-    return state, bool(state)
-
-
-def describe_names(state: dict[str, Tensor]) -> str:
-    """Return the first names of a state dict, for messages."""
-    return one_line(", ".join(f"'{brief(name)}'" for name in list(state)[:2]))
+def as_native(array: np.ndarray) -> np.ndarray:
+    """Return an array in the byte order of this machine, as torch has it."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)

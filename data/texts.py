@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,8 +31,10 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
         utf_16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
         return content.decode("utf-16" if utf_16 else "utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        raise InputError(f"{path} cannot be read as text ({type(error).__name__}); replace or remove it") from None
+    except UnicodeError:
+        raise InputError(f"{path} cannot be read as text in UTF-8; save it as such, if it is a text") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); replace or remove it") from None
 
 
 def split_lines(path: Path) -> list[str]:
@@ -62,6 +65,8 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str
     values than there are columns.
     """
     lines = split_lines(path)
+    if re.fullmatch(r"sep=.", lines[0].strip().strip('"')):
+        lines[0] = ""  # Excel's way to say how columns are separated
     first = next((line for line in lines if line.strip()), "")
     separator = max(SEPARATORS, key=first.count)  # the comma if there is none
     (_, header), *rows = csv_rows(path, lines, separator) or [(1, [])]

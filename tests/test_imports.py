@@ -102,6 +102,36 @@ def test_names_that_lists_cannot_hold_are_refused_before_anything_is_written(nam
     assert refused(config, "rename").isprintable()
 
 
+@pytest.mark.parametrize("length", [200, 243])
+def test_names_as_long_as_a_file_system_allows_are_written(length, tmp_path):
+    config = sirens(tmp_path)
+    (tmp_path / "mine/s1.pt").rename(tmp_path / f"mine/{'x' * (length - 10)}.pt")
+    import_instances.main(config)
+    assert "x" * (length - 10) in names_of(config)
+
+
+def test_names_that_are_too_long_with_their_suffix_are_refused(tmp_path):
+    config = sirens(tmp_path)
+    (tmp_path / "mine/s1.pt").rename(tmp_path / f"mine/{'x' * 250}.pt")
+    assert "make room" not in refused(config, "shorten")
+
+
+def test_sirens_in_checkpoints_come_with_their_samples(tmp_path):
+    config = sirens(tmp_path)
+    for i, wrap in enumerate(
+        (
+            lambda mlp, sdf: {"state": {"mlp": {f"module.{k}": v for k, v in mlp.items()}, "sdf": sdf}},
+            lambda mlp, sdf: {**{f"net.{k}": v for k, v in mlp.items()}, "sdf": sdf},
+        )
+    ):
+        value = save_siren(tmp_path / f"mine/s{i}.pt", i)
+        torch.save(wrap(value["mlp"], value["sdf"]), tmp_path / f"mine/s{i}.pt")
+        state = read_instance(tmp_path / f"mine/s{i}.pt")[0]
+        assert torch.equal(state["sdf"], value["sdf"]) and torch.equal(state["mlp.0.bias"], value["mlp"]["mlp.0.bias"])
+    import_instances.main(config)
+    assert names_of(config) == ["s0", "s1", "s2", "s3"]
+
+
 def test_names_that_are_no_utf_8_are_refused(tmp_path):
     config = sirens(tmp_path)
     os.rename(tmp_path / "mine/s1.pt", os.fsencode(tmp_path / "mine") + b"/a\xff.pt")
@@ -225,6 +255,9 @@ def test_a_write_that_fails_leaves_nothing_behind(failing, tmp_path, monkeypatch
     [
         "\ufefffile,accuracy\na.pt,10\nrun0/b.pt,20.5",
         "File, Accuracy\r\na.pt, 10\r\nb.pt, 20.5%\r\n",
+        "sep=;\nfile;accuracy\na.pt;10,0\nC:\\run0\\b.pt;20,5\n",
+        "file\taccuracy\n./a.pt\t1.0e+01\nzoo/run0/b.pt\t20.5 %\n",
+        'file,accuracy\na.pt,"10,0"\nb.pt,20.5\n',
         "accuracy,file,epoch\n\n10,a.pt,3\n20.5,run0\\b.pt,4\n",
     ],
 )
@@ -241,6 +274,9 @@ def test_accuracies_are_read_as_tables_come(text, tmp_path):
         ("file,accuracy\nb.pt,nan", "line 2"),
         ("file,accuracy\nbest.pt,10", "line 2.*best.pt"),
         ("file,accuracy\nb.pt,10\nb.pt,11", "line 3.*b.pt"),
+        ("file;accuracy\nb.pt;1,234.5", "line 2"),
+        ("file,accuracy\nb.pt,1_0", "line 2"),
+        ("file,accuracy\nb.pt,.615\nrun0/best.pt,0.3", "fractions"),
         ("name,accuracy\nb.pt,10", "'file'.*name,accuracy"),
     ],
 )

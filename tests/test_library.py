@@ -159,15 +159,16 @@ def test_exported_state_dicts_are_those_of_the_decoded_net(name, tmp_path):
     space, net, _ = example(name)
     e = space.encode(net)
     decoded = space.decode(e)
-    for suffix in ("safetensors", "pt"):
+    for suffix in ("safetensors", "pt", "pth"):
         space.export(e, tmp_path / f"net.{suffix}", {"why": "test"})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pt", "net.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pt", "net.pth", "net.safetensors"]
     state, facts = read_instance(tmp_path / "net.safetensors")
     assert facts["architecture"] == name and facts["why"] == "test"
     plain = torch.load(tmp_path / "net.pt", weights_only=True)
     for key, value in decoded.state_dict().items():
         assert torch.equal(state[key], value) and torch.equal(plain[key], value)
-    assert torch.allclose(space.encode(tmp_path / "net.pt"), space.encode(decoded), atol=1e-6)
+    for suffix in ("pt", "pth"):
+        assert torch.allclose(space.encode(tmp_path / f"net.{suffix}"), space.encode(decoded), atol=1e-6)
     with pytest.raises(InputError, match=r"net.h5.*\.safetensors, \.pt, \.onnx"):
         space.export(e, tmp_path / "net.h5")
 

@@ -439,3 +439,64 @@ def test_a_shape_is_made_again_when_a_buffer_of_its_mesh_changes_or_it_was_not_f
     path.with_suffix(".ply").write_bytes(trimesh.creation.box().export(file_type="ply"))
     prepared(source, out)
     assert path.read_bytes() == right
+
+
+# Files of one kind that look like another, and vertices that do not count
+
+
+def test_parts_that_were_rounded_apart_face_the_same_way(tmp_path):
+    """Each face of a cube has corners of its own, up to 1e-7 from its neighbours', and every other one is turned over."""
+    vertices, polygons = polygons_of("cube")
+    corners = np.concatenate([np.asarray(vertices)[each] for each in polygons])
+    corners += 1e-7 * np.random.default_rng(0).uniform(-1, 1, corners.shape)
+    faces = [[4 * i + j for j in range(4)][:: -1 if i % 2 else 1] for i in range(len(polygons))]
+    (tmp_path / "a.obj").write_text(text_of(".obj", corners.tolist(), faces), encoding="utf-8")
+    check_distances(read_mesh(tmp_path / "a.obj"), UNIT[0], UNIT)
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "1e400"])
+def test_vertices_of_no_triangle_need_not_be_finite(tmp_path, word):
+    text = text_of(".obj", *polygons_of("cube")) + f"v {word} 0 0\n"
+    (tmp_path / "a.obj").write_text(text, encoding="utf-8")
+    check_distances(read_mesh(tmp_path / "a.obj"), UNIT[0], UNIT)
+
+
+def test_a_comment_may_name_the_end_of_a_ply_header(tmp_path):
+    text = text_of(".ply", *polygons_of("cube")).replace("comment Möbel", "comment before end_header")
+    (tmp_path / "a.ply").write_text(text)
+    check_distances(read_mesh(tmp_path / "a.ply"), UNIT[0], UNIT)
+
+
+@pytest.mark.parametrize("after", [b"", b"\0\0", b"\n"])
+def test_a_binary_stl_may_begin_with_solid_and_end_later(tmp_path, after):
+    content = trimesh.Trimesh(*read_faces("cube")).export(file_type="stl")
+    (tmp_path / "a.stl").write_bytes(b"solid cube".ljust(80) + content[80:] + after)
+    check_distances(read_mesh(tmp_path / "a.stl"), UNIT[0], UNIT)
+
+
+def read_faces(name):
+    vertices, polygons = polygons_of(name)
+    return vertices, [[p[0], p[i], p[i + 1]] for p in polygons for i in range(1, len(p) - 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "match"),
+    [
+        ("a.stl", lambda text: text[: len(text) // 2], "too early"),
+        ("a.stl", lambda text: "v 0 0 0\n" * 30, "triangles"),
+        ("a.obj", lambda text: "<html></html>", "v and f"),
+        ("a.off", lambda text: text[: len(text) // 2], "fewer lines"),
+    ],
+)
+def test_a_mesh_file_that_is_cut_or_of_another_kind_is_refused_with_a_true_reason(tmp_path, name, change, match):
+    (tmp_path / name).write_text(change(text_of(name[1:], *polygons_of("cube"))), encoding="utf-8")
+    with pytest.raises(InputError, match=f"{name}.*({match})"):
+        read_mesh(tmp_path / name)
+
+
+@pytest.mark.parametrize("promised", [0, 11, 13, 2**32 - 1])
+def test_an_stl_with_another_number_of_triangles_than_it_promises_is_refused(tmp_path, promised):
+    content = trimesh.Trimesh(*read_faces("cube")).export(file_type="stl")
+    (tmp_path / "a.stl").write_bytes(content[:80] + promised.to_bytes(4, "little") + content[84:])
+    with pytest.raises(InputError, match=f"a.stl.*{promised}"):
+        read_mesh(tmp_path / "a.stl")

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,6 +106,19 @@ def test_instances(few_photos, tmp_path, monkeypatch):
     create_nets_dataset_single.main(config)
     assert not list(nets.glob("*.pt"))
     check_same_instances(tmp_path / "unbroken/runs/photos/nets/resnet8-adam", nets, 4)
+
+
+def test_a_deleted_resnet_is_made_again_byte_for_byte_and_the_others_stay(few_photos, tmp_path):
+    config = miniature.create_config(tmp_path, lengths=(5, 20), num_train=2, num_val=1, num_test=1)
+    create_nets_dataset_single.main(config)
+    paths = sorted((tmp_path / "runs/photos/nets/resnet8-adam").glob("*.safetensors"))
+    before, times = [[get(path) for path in paths] for get in (Path.read_bytes, lambda path: path.stat().st_mtime_ns)]
+    assert len(paths) == 4
+    for gone in (0, 3):
+        paths[gone].unlink()
+    create_nets_dataset_single.main(config)
+    assert [path.read_bytes() for path in paths] == before
+    assert [i for i, path in enumerate(paths) if path.stat().st_mtime_ns != times[i]] == [0, 3]
 
 
 @pytest.mark.slow

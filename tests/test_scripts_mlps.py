@@ -212,6 +212,19 @@ def test_resumed_training_equals_unbroken(own_project, monkeypatch):
 
 
 @pytest.mark.slow
+def test_meshes_of_odd_names_go_from_making_to_training(tmp_path):
+    source = tmp_path / "things"
+    source.mkdir()
+    names = ["chair;1", "-rf", "nét 50%", "#1"]
+    for name, size in zip(names, (1, 2, 3, 4)):
+        trimesh.creation.box((1, 1, size)).export(source / f"{name}.obj")
+    config = miniature.create_mlp_config(tmp_path, source="meshes", dataset=str(source), num_test=1)
+    assert sorted(create_mlp_dataset.main(config)) == sorted(names)
+    found = train_mlps.main(miniature.train_mlps_config(tmp_path, dataset=str(source)))
+    assert [len(found[split]) for split in ("train", "test")] == [3, 1]
+
+
+@pytest.mark.slow
 def test_a_folder_of_meshes_and_then_of_samples(tmp_path, capsys):
     """The meshes are prepared by processes of their own, which start slowly."""
     source = tmp_path / "things"

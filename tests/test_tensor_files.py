@@ -1,6 +1,8 @@
 """Tensor files: the state dict is found however it was saved, and what a file claims is compared with what it holds first."""
 
 import argparse
+import datetime
+import decimal
 import subprocess
 import sys
 import zipfile
@@ -70,6 +72,33 @@ SHELLS = {
     "beside a teacher": lambda state: {"teacher": other(state), "student": prefixed(state, "module.")},
     "beside an optimizer": lambda state: {"optimizer": adam_state(state), "model": state},
     "half precision": lambda state: state,
+    "parts wrapped by FSDP and for checkpoints": lambda state: {
+        "_fsdp_wrapped_module."
+        + name.replace("conv1.", "conv1._checkpoint_wrapped_module.").replace(
+            "layer1.", "layer1._fsdp_wrapped_module."
+        ): value
+        for name, value in state.items()
+    },
+    "parts compiled": lambda state: {name.replace("layer2.", "layer2._orig_mod."): v for name, v in state.items()},
+    "every other name with a prefix": lambda state: {
+        ("module." if i % 2 else "") + name: value for i, (name, value) in enumerate(state.items())
+    },
+    "beside a teacher, flat": lambda state: {**prefixed(other(state), "teacher."), **prefixed(state, "student.")},
+    "Lightning, with an average": lambda state: {
+        "state_dict": {**prefixed(other(state), "ema_model.module."), **prefixed(state, "model.")}
+    },
+    "with metrics and losses": lambda state: {
+        **prefixed(state, "model."),
+        "criterion.weight": torch.ones(10),
+        "ema_decay": torch.tensor(0.9),
+    },
+    "after a layer that normalizes": lambda state: {"0.mean": torch.ones(1), **prefixed(state, "1.")},
+    **{
+        f"after {key}": (lambda state, key=key: {key: other(state), "model": state})
+        for key in ("state_dict_ema", "best_model", "exp_avg", "grads", "initial", "optimizer_state", "mean_teacher")
+    },
+    "twice": lambda state: {"a": state, "b": state},
+    "dates": lambda state: {"state_dict": state, "when": datetime.datetime(2020, 1, 2), "cost": decimal.Decimal(3)},
     "numbers of numpy": lambda state: {"state_dict": state, "best_acc": np.float64(61.3), "history": np.arange(3.0)},
     "arguments": lambda state: {"state_dict": state, "args": argparse.Namespace(lr=0.1, out=Path("runs"))},
 }
@@ -95,6 +124,36 @@ def test_a_state_dict_is_found_however_it_is_saved(shell, net, state, row, tmp_p
         found["d.safetensors"] = read_instance(tmp_path / "d.safetensors")[0]
     for name, each in found.items():
         assert torch.equal(row_of(net, each, name), row), name
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (lambda state: {"a": state, "b": other(state)}, "'a' and 'b'"),
+        (lambda state: {**state, **prefixed(other(state), "module.")}, "'module' and its own"),
+        (lambda state: {**prefixed(state, "q."), **prefixed(other(state), "k.")}, "'q' and 'k'"),
+    ],
+    ids=["dicts", "a prefix or none", "prefixes"],
+)
+def test_two_nets_of_which_either_may_be_meant_are_refused(value, match, state, tmp_path):
+    torch.save(value(state), tmp_path / "a.pt")
+    with pytest.raises(InputError, match=f"a.pt.*{match}"):
+        read_instance(tmp_path / "a.pt")
+
+
+def test_arrays_of_numpy_are_tensors(net, state, row, tmp_path):
+    arrays = {name: value.numpy() for name, value in state.items()}
+    assert torch.equal(find_row([net], arrays)[1], row)
+    big = {name: value.astype(value.dtype.newbyteorder(">")) for name, value in arrays.items()}
+    np.savez(tmp_path / "a.npz", **big, name=np.array("resnet8"), made={"by": "hand"})
+    assert torch.equal(find_row([net], tmp_path / "a.npz")[1], row)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_program_of_torchscript_is_refused_with_what_to_save(tmp_path):
+    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "a.pt"))
+    with pytest.raises(InputError, match=r"TorchScript.*state_dict\(\)"):
+        read_instance(tmp_path / "a.pt")
 
 
 def test_averaged_nets_and_lightning_modules_are_their_nets(net, state, row):
