@@ -33,6 +33,7 @@ class NetSpace:
         self.space.model.requires_grad_(False)
 
     @classmethod
+    @arguments.in_plain_torch
     def load(
         cls, path: str | Path, original: str | None = None, device: str | torch.device | None = None
     ) -> "NetSpace":
@@ -43,6 +44,7 @@ class NetSpace:
         """
         return cls(Space.load(arguments.as_path(path), original), arguments.as_device(device))
 
+    @arguments.in_plain_torch
     def save(self, folder: str | Path) -> None:
         """Write one folder, `netspace.safetensors` and `config.json`, that `load` reads on another machine."""
         self.space.save(arguments.as_path(folder))
@@ -57,6 +59,7 @@ class NetSpace:
         """Names of the architectures, by ClassId."""
         return self.space.nets.names
 
+    @arguments.in_plain_torch
     def encode(self, net: Net | Iterable[Net]) -> Tensor:
         """Return the embedding (E,) of a net, or (N, E) of an iterable. Batch norm is fused into convs first.
 
@@ -73,6 +76,7 @@ class NetSpace:
         )
         return embeddings if several else embeddings[0]
 
+    @arguments.in_plain_torch
     def decode(self, embedding: arguments.Numbers) -> nn.Module | list[nn.Module]:
         """Return the net of an embedding (E,), or a list of those of (N, E), in eval mode; batch norm stays fused.
 
@@ -85,10 +89,12 @@ class NetSpace:
         modules = [self.space.nets[class_id].module(row) for row, class_id in zip(rows, self.space.class_ids(batch))]
         return modules if several else modules[0]
 
+    @arguments.in_plain_torch
     def class_ids(self, embedding: arguments.Numbers) -> list[int]:
         """Return the predicted ClassIds of embeddings (E,) or (N, E), which are indices into `architectures`."""
         return self.space.class_ids(self.space.as_batch(embedding)[0])
 
+    @arguments.in_plain_torch
     def interpolate(self, a: Ends, b: Ends, gammas: float | arguments.Numbers) -> Tensor:
         """Return embeddings (K, E) on the line from a to b, each a net or an embedding: (1 - gamma)*a + gamma*b.
 
@@ -104,6 +110,7 @@ class NetSpace:
         batch, several = self.space.as_batch(value) if is_embedding else (self.encode(value), True)
         return batch if several else batch[0]
 
+    @arguments.in_plain_torch
     def optimize(
         self,
         embedding: arguments.Numbers,
@@ -136,6 +143,7 @@ class NetSpace:
         best = self.space.optimize(batch, images, asked, arguments.as_search(*values))
         return best if several else best[0]
 
+    @arguments.in_plain_torch
     def export(self, embedding: arguments.Numbers, path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
         """Write the decoded net of one embedding: `.safetensors`, `.pt` (a state dict) or `.onnx`, by the suffix.
 

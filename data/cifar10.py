@@ -12,7 +12,7 @@ import numpy as np
 from torchvision.datasets import CIFAR10
 
 from data.files import check_regular, is_regular, written_whole
-from data.images import IMAGENET_MEAN, IMAGENET_STD, Images, ImageSet, make_images, split_by_class
+from data.images import IMAGENET_MEAN, IMAGENET_STD, Images, ImageSet, check_classes, make_images, split_by_class
 from data.tensor_files import read_arrays
 from models.errors import InputError, brief
 
@@ -39,7 +39,7 @@ def cached_arrays(data_dir: Path) -> Arrays:
         try:
             return check_arrays(read_arrays(path, ARRAYS), path)
         except InputError as error:
-            raise InputError(f"{error}; delete it to have it made again") from None
+            raise InputError(f"{error}; correct it, or move it away to have it made again") from None
     for folder in (data_dir, data_dir / "cifar10-download"):
         if (folder / BATCHES).is_dir():
             return check_arrays(arrays_of(read_batches(folder / BATCHES), folder / BATCHES), folder / BATCHES)
@@ -74,6 +74,8 @@ class BatchReader(pickle.Unpickler):
             return None  # an argument above; called, it would take as much memory as the file says
         if (module, name) == ("numpy", "dtype"):
             return np.dtype
+        if name == "scalar" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return lambda dtype, content: np.frombuffer(content, dtype)[0]
         if (module, name) == ("_codecs", "encode"):  # bytes, as Python 3 writes them for Python 2
             return lambda text, encoding: text.encode("latin1")
         raise pickle.UnpicklingError(f"{module}.{name} is no part of a batch")
@@ -124,7 +126,8 @@ def arrays_of(batches: Iterator[tuple[str, bytes]], where: Path) -> Arrays:
     for name, content in batches:
         try:
             batch = BatchReader(BytesIO(content), encoding="latin1").load()
-            images[name] = np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            batch = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in batch.items()}
+            images[name] = channels_last(np.asarray(batch["data"]))
             labels[name] = np.asarray(batch["labels"])
         except Exception as error:  # a broken file may raise anything
             raise InputError(
@@ -139,6 +142,15 @@ def arrays_of(batches: Iterator[tuple[str, bytes]], where: Path) -> Arrays:
     except (ValueError, TypeError):
         raise InputError(f"the batches in {where} are not alike; get cifar-10-python.tar.gz again") from None
     return dict(zip(ARRAYS, found))
+
+
+def channels_last(data: np.ndarray) -> np.ndarray:
+    """Return a batch's data (N, 3072) or (N, 3, 32, 32) as (N, 32, 32, 3). Raise ValueError for another shape."""
+    if data.shape[1:] == (32, 32, 3):
+        return data
+    if data.shape[1:] not in ((3 * 32 * 32,), (3, 32, 32)):
+        raise ValueError(f"data of shape {data.shape}")
+    return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
 def check_arrays(arrays: Arrays, where: Path) -> Arrays:
@@ -164,7 +176,10 @@ def check_arrays(arrays: Arrays, where: Path) -> Arrays:
 def load_cifar10(data_dir: Path) -> ImageSet:
     """Load CIFAR-10. Raise InputError as `cached_arrays` does."""
     arrays = cached_arrays(data_dir)
+    check_classes(arrays["train_labels"], CLASSES, f"the training labels of CIFAR-10 in {data_dir}")
     train, val = split_by_class(arrays["train_labels"], 0.8, SPLIT_SEED)
+    if not len(val):
+        raise InputError(f"CIFAR-10 in {data_dir} has too few images for validation; every class needs at least 3")
 
     def part(split: str, chosen: np.ndarray | slice) -> Images:
         images, labels = arrays[f"{split}_images"][chosen], arrays[f"{split}_labels"][chosen]

@@ -21,6 +21,8 @@ from models.errors import InputError, one_line
 
 # What writing raises on a full disk: Python's, torch's and safetensors' own.
 WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+# Folders that systems make where they like: macOS, disks of Linux and Windows, Synology.
+SYSTEMS_OWN = ("__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information", "@eaDir")
 # When this process last changed a folder, so that it is listed for leftovers once, not once for each file.
 CHANGED: dict[Path, int] = {}
 
@@ -184,8 +186,8 @@ def entries(folder: Path) -> list[Path]:
 
 
 def is_hidden(path: Path) -> bool:
-    """Return whether a file or folder is a system's own: `.NAME`, among them a Mac's `._NAME`, or `__MACOSX`."""
-    return path.name.startswith(".") or path.name == "__MACOSX"
+    """Return whether a file or folder is a system's own: `.NAME`, among them a Mac's `._NAME`, or one of `SYSTEMS_OWN`."""
+    return path.name.startswith(".") or path.name in SYSTEMS_OWN
 
 
 def kind_of(path: Path) -> str:

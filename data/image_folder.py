@@ -36,6 +36,7 @@ TURNED = {
     8: Image.Transpose.ROTATE_90,
 }
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
+PLANAR, SAMPLE_FORMAT = 284, 339
 
 
 def read_image(path: Path, sides: Sequence[int]) -> np.ndarray:
@@ -68,14 +69,18 @@ def rgb_pixels(image: Image.Image) -> np.ndarray | str:
     Of grey values of 16 bits the upper byte is taken. What is transparent is laid over white. Colour profiles are ignored.
     """
     image.load()
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(BITS_PER_SAMPLE, (16,))[0]  # TIFF has 12, too
+    if set(tags.get(SAMPLE_FORMAT, (1,))) != {1} or (tags.get(PLANAR) == 2 and bits > 8):
+        return f"{image.mode}, signed or in planes"  # which Pillow reads as if they were neither
     sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
     if sixteen_bits:
         grey = np.asarray(image).astype(np.int64)
-        tags = getattr(image, "tag_v2", {})
-        bits = tags.get(BITS_PER_SAMPLE, (16,))[0]  # TIFF has 12, too
+        transparent = grey == image.info.get("transparency", -1)  # one value of PNG
         grey = grey >> (bits - 8)
         if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # which Pillow heeds in images of 8 bits only
             grey = 255 - grey
+        grey[transparent] = 255
         image, upright = Image.fromarray(grey.astype(np.uint8)), orientation(image)
     elif image.mode in MODES:
         upright = orientation(image)

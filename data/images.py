@@ -172,6 +172,16 @@ def split_by_class(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.n
     return chosen, np.setdiff1d(np.arange(len(labels)), chosen)
 
 
+def check_classes(labels: np.ndarray, class_names: Sequence[str], where: str) -> None:
+    """Raise InputError, naming it, for a class that no training image is of: part of the data may be missing."""
+    lacking = sorted(set(range(len(class_names))) - set(labels.tolist()))
+    if lacking:
+        raise InputError(
+            f"{where}: no image is of class {lacking[0]} ('{class_names[lacking[0]]}'), nor of {len(lacking) - 1} other classes; "
+            "add some"
+        )
+
+
 def make_images(
     pixels: np.ndarray, labels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], padding: int
 ) -> Images:

@@ -1,6 +1,7 @@
 """Nets that others trained: which files are recognized, the accuracies stated for them, and writing all of them or none."""
 
 import contextlib
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -83,7 +84,7 @@ def recognize(
         net = find_net(known, state, file)
         if with_class_id and net.architecture.class_id is None:
             raise InputError(f"{file} is a {net.name}, which has no ClassId; take it out of this folder")
-        folder = folders.nets(dataset, f"{net.name}-{source.resolve().name}")
+        folder = folders.nets(dataset, f"{net.name}-{Path(os.path.realpath(source)).name}")
         found.append(Imported(file, net, row_of(net, state, file), folder / f"{name_in(source, file)}.safetensors"))
     return found
 
@@ -93,7 +94,7 @@ def recognize_sirens(source: Path, files: list[Path], folders: Folders, dataset:
 
     Raise InputError for the first that is none, or of another size than the first one.
     """
-    folder = folders.nets(dataset, f"siren-{source.resolve().name}")
+    folder = folders.nets(dataset, f"siren-{Path(os.path.realpath(source)).name}")
     found: list[Imported] = []
     for file in files:
         state, _ = read_instance(file)

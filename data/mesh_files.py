@@ -6,6 +6,7 @@ OBJ, OFF, PLY and STL are read by data/mesh_formats.py, glTF by trimesh.
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
@@ -59,9 +60,13 @@ def list_meshes(folder: Path, out: Path) -> tuple[dict[str, Path], list[tuple[Pa
     if not folder.is_dir():
         raise InputError(f"no folder {folder}; name one that has {' '.join(SUFFIXES)} files")
     listing = list_files(folder, (*SUFFIXES, *OTHER_SUFFIXES), subfolders=True)
-    top = folder.resolve()
-    written = [each for each in (out.resolve(), out.resolve().parent) if top in each.parents]
-    found = [path for path in listing.files if not any(each in path.resolve().parents for each in written)]
+    top = Path(os.path.realpath(folder))
+    written = [
+        each for each in (Path(os.path.realpath(out)), Path(os.path.realpath(out)).parent) if top in each.parents
+    ]
+    found = [
+        path for path in listing.files if not any(each in Path(os.path.realpath(path)).parents for each in written)
+    ]
     files = [path for path in found if path.suffix.lower() in SUFFIXES]
     others = [(path, f"not one of {' '.join(SUFFIXES)}") for path in found if path.suffix.lower() not in SUFFIXES]
     if not files:

@@ -160,7 +160,7 @@ def prepare_meshes(source: Path, out: Path, num_samples: int, seed: int, workers
     """
     files, left_out = list_meshes(source, out)
     check_names(files)
-    if out.resolve() == source.resolve():
+    if Path(os.path.realpath(out)) == Path(os.path.realpath(source)):
         raise InputError(f"the shapes would be written over the meshes in {source}; name another folder for them")
     check_made_with(out, {"recipe": RECIPE, "seed": seed, "num_samples": num_samples})
     report_left_out(left_out)

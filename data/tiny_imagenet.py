@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from data.files import is_regular, list_files, report_left_out, write_text
 from data.image_folder import read_images
 from data.images import IMAGENET_MEAN, IMAGENET_STD, Images, ImageSet, make_images, split_by_class
 from data.texts import read_lines
-from models.errors import InputError, brief
+from models.errors import InputError, brief, one_line
 
 SPLIT_SEED = 0
 PADDING = 8  # pixels
@@ -42,6 +43,13 @@ def load_tiny_imagenet(data_dir: Path) -> ImageSet:
     }
     refuse_overlap(given, folder)
     parts = complete(given, folder, wnids)
+    labels = {label for _, label in parts["train"]}
+    absent = [wnid for label, wnid in enumerate(wnids) if label not in labels]
+    if absent:  # a list of one's own may mean it
+        print(
+            one_line(f"{folder}/train.txt has no image of {', '.join(absent[:3])}: {len(absent)} classes"),
+            file=sys.stderr,
+        )
     train, val, test = (load_split(parts[split], split) for split in SPLITS)
     for split in SPLITS:
         if split not in given:
@@ -88,10 +96,12 @@ def complete(given: dict[str, Examples], folder: Path, wnids: list[str]) -> dict
             parts["val"] = left
     for split in SPLITS:
         overlap = {key(path) for path, _ in parts[split]} & taken if split not in given else set()
+        if not given and not parts[split]:
+            raise InputError(f"{folder}/train has too few images for validation; every class needs at least 3")
         if overlap or not parts[split]:
             lists = " and ".join(f"{each}.txt" for each in given)
             raise InputError(
-                f"{folder} leaves no images for {split}.txt but those of {lists or 'no list'}; write {split}.txt yourself"
+                f"{folder} leaves no images for {split}.txt but those of {lists}; write {split}.txt yourself"
             )
     return parts
 
@@ -99,6 +109,7 @@ def complete(given: dict[str, Examples], folder: Path, wnids: list[str]) -> dict
 def list_training_images(folder: Path, wnids: list[str]) -> Examples:
     """Return the images of `train/`, class by class. Raise InputError if a class has none: unpacking may have stopped halfway."""
     found, left_out = [], []
+    counts = {}
     for label, wnid in enumerate(wnids):
         class_folder = folder / "train" / wnid / "images"
         if not class_folder.is_dir():
@@ -107,8 +118,13 @@ def list_training_images(folder: Path, wnids: list[str]) -> Examples:
         if not listing.files:
             raise InputError(f"{class_folder} has no images, though {folder}/wnids.txt names {wnid}; {UNPACK}")
         found += [(path, label) for path in listing.files]
+        counts[class_folder] = len(listing.files)
         left_out += listing.left_out
     report_left_out(left_out)
+    fewest = min(counts, key=lambda each: counts[each])
+    if counts[fewest] < max(counts.values()):
+        what = f"{fewest} has {counts[fewest]} images, others have up to {max(counts.values())}"
+        print(one_line(f"{what}; if some are missing, {UNPACK}"), file=sys.stderr)
     return found
 
 
@@ -117,7 +133,7 @@ def read_annotations(path: Path, folder: Path, wnids: list[str]) -> Examples:
     if not is_regular(path):
         raise InputError(f"no {path}; {UNPACK}")
     class_of = {wnid: label for label, wnid in enumerate(wnids)}
-    examples: dict[str, int] = {}
+    examples: dict[str, tuple[Path, int]] = {}  # by what is the same however an image is spelt
     for number, line in read_lines(path):
         name, wnid = [*line.split(), "", ""][:2]
         if wnid not in class_of:
@@ -126,10 +142,16 @@ def read_annotations(path: Path, folder: Path, wnids: list[str]) -> Examples:
             )
         if not os.path.isfile(os.path.join(folder, "val", "images", name)):
             raise InputError(f"{path}, line {number}: no image {brief(name)} in {folder}/val/images; {UNPACK}")
-        if name in examples:
+        image = folder / "val" / "images" / name
+        if key(image) in examples:
             raise InputError(f"{path}, line {number}: '{brief(name)}' is in an earlier line too; leave one")
-        examples[name] = class_of[wnid]
-    return [(folder / "val" / "images" / name, label) for name, label in examples.items()]
+        examples[key(image)] = image, class_of[wnid]
+    if not examples:
+        raise InputError(f"{path} is empty; {UNPACK}")
+    listing = list_files(folder / "val" / "images", SUFFIXES)
+    unnamed = [(image, f"not in {path.name}") for image in listing.files if key(image) not in examples]
+    report_left_out([*listing.left_out, *unnamed])
+    return list(examples.values())
 
 
 def read_split(path: Path, folder: Path, num_classes: int) -> Examples:
@@ -138,6 +160,7 @@ def read_split(path: Path, folder: Path, num_classes: int) -> Examples:
     Raise InputError, naming the line, for anything else.
     """
     examples = []
+    label_of: dict[str, int] = {}
     for number, line in read_lines(path):
         name, _, label = (each.strip() for each in line.rpartition(","))
         if not name or not (label.isascii() and label.isdigit() and len(label) < 10) or int(label) >= num_classes:
@@ -148,6 +171,8 @@ def read_split(path: Path, folder: Path, num_classes: int) -> Examples:
         found = next(filter(os.path.isfile, places), None)
         if found is None:
             raise InputError(f"{path}, line {number}: no image {brief(name)}; correct the line, or {UNPACK}")
+        if label_of.setdefault(key(Path(found)), int(label)) != int(label):
+            raise InputError(f"{path}, line {number}: '{brief(name)}' has another label in an earlier line; leave one")
         examples.append((Path(found), int(label)))
     if not examples:
         raise InputError(f"{path} is empty; delete it to have it written again")

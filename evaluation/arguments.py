@@ -4,19 +4,21 @@ What is plainly meant is accepted: arrays and lists for tensors, any kind of flo
 an InputError that names the argument."""
 
 import contextlib
+import functools
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import fields
 from datetime import date, time
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.images import ImageSet
+from data.images import Images, ImageSet
 from data.instance_files import Net, find_row
 from models.errors import InputError, brief
 from models.instances import TargetNet, TargetNets
@@ -24,17 +26,44 @@ from models.target_nets import ARCHITECTURES
 from training.constants import Search, check_limits
 from training.runtime import pick_device
 
+LARGEST_FACTS = 1 << 26  # bytes; safetensors' own limit of a header is 100 MB
+P, R = ParamSpec("P"), TypeVar("R")
 Numbers = Tensor | np.ndarray | Iterable  # real ones of any type
+
+
+def in_plain_torch(method: Callable[P, R]) -> Callable[P, R]:
+    """Return a method that computes in float32, on the devices that it names and with gradients where it needs them.
+
+    What its caller has set for torch holds again afterwards: a default type, a default device, autocast, inference mode.
+    """
+
+    @functools.wraps(method)
+    def run(*arguments: P.args, **named: P.kwargs) -> R:
+        dtype = torch.get_default_dtype()
+        try:
+            if dtype != torch.float32:  # not each time: it is the setting of all threads
+                torch.set_default_dtype(torch.float32)
+            with contextlib.ExitStack() as stack:
+                for each in (torch.inference_mode(False), torch.device("cpu")):
+                    stack.enter_context(each)
+                for kind in ("cpu", "cuda"):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+                return method(*arguments, **named)
+        finally:
+            if dtype != torch.float32:
+                torch.set_default_dtype(dtype)
+
+    return run
 
 
 def as_numbers(value: Any, what: str) -> Tensor:
     """Return real numbers, in a tensor, an array or lists of either, as float32. Raise InputError for others, NaN, infinity."""
     if isinstance(value, Tensor):
-        dense = value.layout == torch.strided and not value.is_quantized and not value.is_meta
+        dense = value.layout == torch.strided and not value.is_quantized and not value.is_meta and not value.is_nested
         if not dense or value.is_complex() or value.dtype == torch.bool:
             raise InputError(f"{what} holds {value.dtype}, {value.layout}; give real numbers in a dense tensor")
         found = value.float()
-    elif isinstance(value, Iterable) and not isinstance(value, (np.ndarray, str, bytes, Mapping)):
+    elif isinstance(value, Iterable) and not isinstance(value, (np.ndarray, str, bytes, Mapping, Set)):
         value = list(value)
         if any(isinstance(each, Tensor) for each in value):
             parts = [as_numbers(each, what) for each in value]
@@ -53,7 +82,7 @@ def of_array(value: Any, what: str) -> Tensor:
     """Return what numpy makes an array of as float32. Raise InputError unless it is one of real numbers."""
     several = isinstance(value, list)
     try:
-        array = np.asarray(value)
+        array = np.asarray("" if np.ma.is_masked(value) else value)  # its masked numbers are none
     except (ValueError, TypeError, OverflowError, RecursionError):
         array = np.array("")
     if array.dtype.kind not in "fiu" or several and any(isinstance(each, (bool, np.bool_)) for each in value):
@@ -91,7 +120,8 @@ def as_nets(value: Any) -> tuple[list[Net], bool]:
     for i, each in enumerate(nets):
         if not is_net(each):
             raise InputError(f"net {i} is {type(each).__name__}, not an nn.Module, a state dict or a file")
-    return [as_path(each) if isinstance(each, (str, os.PathLike)) else each for each in nets], several
+    nets = [as_path(each) if isinstance(each, (str, os.PathLike)) else each for each in nets]
+    return [dict(each) if isinstance(each, Mapping) else each for each in nets], several
 
 
 def as_end(value: Any) -> tuple[Any, bool]:
@@ -100,7 +130,7 @@ def as_end(value: Any) -> tuple[Any, bool]:
         return value, True
     if isinstance(value, np.ndarray):
         return (value, True) if value.dtype.kind in "fiubc" else (value.tolist(), False)
-    if is_net(value) or not isinstance(value, Iterable) or isinstance(value, bytes):
+    if is_net(value) or not isinstance(value, Iterable) or isinstance(value, (bytes, Set)):
         return value, False
     value = list(value)
     return value, bool(value) and isinstance(value[0], (Tensor, np.ndarray, np.generic, Real, list, tuple))
@@ -146,13 +176,20 @@ def as_facts(facts: Any) -> dict[str, Any]:
         if not isinstance(name, str):
             raise InputError(f"fact {brief(name)}: a name is text")
         found[name] = as_fact(value, name)
+    sizes = {name: len(json.dumps(value)) for name, value in found.items()}
+    if sum(sizes.values()) > LARGEST_FACTS:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise InputError(
+            f"facts of {sum(sizes.values())} bytes, the largest is '{brief(largest)}'; a file's header holds {LARGEST_FACTS}"
+        )
     return found
 
 
 def as_fact(value: Any, name: str, depth: int = 0) -> Any:
     """Return the value of a fact for JSON. Raise InputError, naming the fact, if there is none."""
     if isinstance(value, (np.ndarray, np.generic, Tensor)):
-        value = value.tolist()
+        with contextlib.suppress(RuntimeError):  # of tensors that hold no numbers here, such as meta tensors
+            value = value.tolist()
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if depth < 20:
@@ -164,7 +201,7 @@ def as_fact(value: Any, name: str, depth: int = 0) -> Any:
         return value
     if isinstance(value, (date, time)):
         return value.isoformat()
-    if isinstance(value, Integral) and abs(int(value)) < 2**1000:
+    if isinstance(value, Integral) and -(2**63) <= int(value) < 2**63:
         return int(value)
     if isinstance(value, Real) and not isinstance(value, Integral):
         number = float(value)
@@ -209,6 +246,33 @@ def check_images(images: Any, nets: TargetNets) -> None:
             f"images {images.image_shape} of {images.num_classes} classes, this space is for {net.input_shape} and "
             f"{net.num_outputs}; load the images that it was trained with"
         )
+    for name in ("train", "val"):
+        check_split(getattr(images, name), f"images.{name}", images.image_shape, images.num_classes)
+
+
+def check_split(split: Images, what: str, shape: tuple[int, int, int], num_classes: int) -> None:
+    """Raise InputError, naming what is wrong, for a split that `Images` does not describe so."""
+    channels, side, _ = shape
+    expected = {
+        "pixels": (torch.uint8, (len(split), side, side, channels)),
+        "labels": (torch.int64, (len(split),)),
+        "mean": (torch.float32, (channels,)),
+        "std": (torch.float32, (channels,)),
+    }
+    for name, (dtype, size) in expected.items():
+        value = getattr(split, name)
+        if not isinstance(value, Tensor):
+            raise InputError(f"{what}.{name} is {type(value).__name__}, expected a tensor")
+        if value.is_meta or value.layout != torch.strided or value.dtype != dtype or tuple(value.shape) != size:
+            raise InputError(
+                f"{what}.{name} is {value.dtype} {tuple(value.shape)} on {value.device}, expected {dtype} {size}"
+            )
+    if split.labels.min() < 0 or split.labels.max() >= num_classes:
+        raise InputError(f"{what}.labels are not from 0 to {num_classes - 1}")
+    if not split.mean.isfinite().all() or not split.std.isfinite().all() or not split.std.all():
+        raise InputError(f"{what}.mean or std has NaN, infinity or a std of 0")
+    if not isinstance(split.padding, Integral) or not 0 <= split.padding <= side:
+        raise InputError(f"{what}.padding {brief(split.padding)}: must be a whole number from 0 to {side}")
 
 
 def as_teacher(teacher: Any, like: TargetNet, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -254,21 +318,28 @@ def in_eval_mode(teacher: Any) -> Iterator[None]:
                     value.copy_(before)
 
 
+def parameters_of(teacher: Any) -> Iterator[Tensor]:
+    """Yield the parameters of a module; anything else has none."""
+    yield from teacher.parameters() if isinstance(teacher, nn.Module) else ()
+
+
 def ask_teacher(teacher: Callable[[Tensor], Tensor], x: Tensor, num_classes: int) -> Tensor:
     """Return a teacher's logits (B, classes) float32 for images (B, C, S, S), on their device, without gradient.
 
-    A module gets the images on its own device. Raise InputError if it fails, or returns anything but such logits.
+    A module gets the images on its own device and in its own precision. Raise InputError if it fails, or returns anything but such logits.
     """
-    first = next(teacher.parameters(), None) if isinstance(teacher, nn.Module) else None
+    first = next((each for each in parameters_of(teacher) if each.is_floating_point()), None)
     try:
         with torch.no_grad():
-            logits = teacher(x if first is None else x.to(first.device))
+            logits = teacher(x if first is None else x.to(first.device, first.dtype))
     except Exception as error:  # its type depends on the teacher
         reason = str(error).partition("\n")[0]
         raise InputError(f"the teacher failed on images {tuple(x.shape)} ({type(error).__name__}: {reason})") from error
     expected = (len(x), num_classes)
     if not isinstance(logits, Tensor):
         raise InputError(f"the teacher returned {type(logits).__name__}, expected logits {expected}, a tensor")
+    if logits.is_meta or logits.layout != torch.strided:
+        raise InputError(f"the teacher returned logits on {logits.device}, {logits.layout}, expected a dense tensor")
     if tuple(logits.shape) != expected or not logits.is_floating_point():
         raise InputError(
             f"the teacher returned logits {tuple(logits.shape)}, {logits.dtype}, expected {expected} floats: this space's "

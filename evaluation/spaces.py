@@ -134,7 +134,9 @@ class Space:
             raise InputError(
                 f"image_batch {config.image_batch}: there are {len(images.train)} training images, give fewer"
             )
-        with in_eval_mode(teacher), torch.enable_grad():
+        devices = [self.device] if self.device.type == "cuda" else []
+        # A teacher may draw random numbers, too.
+        with in_eval_mode(teacher), torch.enable_grad(), torch.random.fork_rng(devices):
             return self._search(embeddings.detach(), images.to(self.device), teacher, config)
 
     def _search(

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -95,6 +96,9 @@ BAD_EMBEDDINGS = {
     "3 dimensions": torch.zeros(1, 1, E),
     "other size": torch.zeros(E - 1),
     "dict": {"a": 1},
+    "set": set(range(E)),
+    "masked": np.ma.masked_array(np.zeros(E), np.arange(E) > 3),
+    "nested": torch.nested.as_nested_tensor([torch.zeros(E), torch.zeros(3)], layout=torch.jagged),
     "objects": np.array([object()] * E),
 }
 
@@ -148,6 +152,7 @@ def test_any_iterable_of_nets_is_a_list(space, e, tmp_path):
         found = space.encode(given)
         assert torch.allclose(found, e[: len(found)], atol=1e-5) and found.dim() == 2
     assert space.encode(tmp_path / "0.pt").shape == (E,)
+    assert torch.allclose(space.encode(MappingProxyType(nets[0].state_dict())), e[0], atol=1e-5)
     assert torch.allclose(space.interpolate((each for each in nets), iter(e), 1)[:, 0], e, atol=1e-5)
 
 
@@ -251,7 +256,23 @@ def endless():
     return found
 
 
-@pytest.mark.parametrize("bad", [object(), {1, 2}, 1j, b"a", Decimal(1), 10**400, {3: 4}, endless(), nn.Linear(1, 1)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        object(),
+        {1, 2},
+        1j,
+        b"a",
+        Decimal(1),
+        10**400,
+        2**63,
+        torch.zeros(3, device="meta"),
+        "x" * 2**27,
+        {3: 4},
+        endless(),
+        nn.Linear(1, 1),
+    ],
+)
 def test_a_fact_that_json_cannot_hold_is_refused_by_name(space, e, tmp_path, bad):
     with pytest.raises(InputError, match="why"):
         space.export(e[0], tmp_path / "net.safetensors", {"why": bad})
@@ -352,6 +373,8 @@ def test_a_teacher_that_fails_comes_back_as_it_was_too(space, images, e):
         (lambda x: np.zeros((len(x), 10)), "ndarray"),
         (lambda x: None, "NoneType"),
         (lambda x: torch.full((len(x), 10), math.nan), "NaN"),
+        (lambda x: torch.zeros(len(x), 10, device="meta"), "meta"),
+        (lambda x: torch.zeros(len(x), 10).to_sparse(), "sparse"),
         (lambda x: 1 / 0, "ZeroDivisionError"),
         (lambda: None, "TypeError"),
         (3, "int"),
@@ -361,6 +384,43 @@ def test_a_teacher_that_fails_comes_back_as_it_was_too(space, images, e):
 def test_a_teacher_of_other_logits_is_refused(space, images, e, teacher, match):
     with pytest.raises(InputError, match=match):
         space.optimize(e, images, teacher, **{**QUICK, "patience": 2})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_teacher_in_another_precision_teaches(space, images, e, dtype):
+    best = space.optimize(e[0], images, nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).to(dtype), **QUICK)
+    assert best.shape == (E,) and best.dtype == torch.float32
+
+
+def test_a_teacher_that_draws_random_numbers_takes_none_of_the_callers(space, images, e):
+    before = torch.get_rng_state()
+    space.optimize(e[0], images, lambda x: torch.rand(len(x), 10), **QUICK)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("pixels", lambda split: dict(pixels=split.pixels / 255)),
+        ("pixels", lambda split: dict(pixels=split.pixels.numpy())),
+        ("pixels", lambda split: dict(pixels=split.pixels.to("meta"))),
+        ("labels", lambda split: dict(labels=split.labels.int())),
+        ("labels", lambda split: dict(labels=split.labels + 10)),
+        ("labels", lambda split: dict(labels=split.labels - 10)),
+        ("labels", lambda split: dict(labels=split.labels[:, None])),
+        ("pixels", lambda split: dict(labels=split.labels[:-1])),
+        ("mean", lambda split: dict(mean=split.mean * math.nan)),
+        ("std", lambda split: dict(std=split.std * 0)),
+        ("mean", lambda split: dict(mean=split.mean.double())),
+        ("padding", lambda split: dict(padding=-1)),
+        ("padding", lambda split: dict(padding="1")),
+    ],
+)
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_images_of_another_form_are_refused_by_name(space, images, e, part, name, change):
+    split = getattr(images, part)
+    with pytest.raises(InputError, match=rf"images\.{part}.*{name}"):
+        space.optimize(e[0], replace(images, **{part: replace(split, **change(split))}), a_net(0), **QUICK)
 
 
 def test_logits_of_any_float_type_teach(space, images, e):
@@ -418,3 +478,36 @@ def test_no_method_draws_from_the_callers_random_numbers(space, images, e, tmp_p
         space.export(e[0], tmp_path / f"a.{suffix}", {"x": 1})
     space.optimize(e, images, teacher, **{**QUICK, "patience": 2})
     assert json.dumps(states(), default=str) == json.dumps(before, default=str)
+
+
+@pytest.mark.parametrize("setting", ["float64", "float16", "inference", "no_grad", "device", "autocast"])
+def test_what_a_caller_has_set_for_torch_changes_no_result_and_stays(space, images, e, tmp_path, setting):
+    def results(folder):
+        space.save(folder)
+        loaded, net = NetSpace.load(folder, device="cpu"), a_net(0)
+        embedding = loaded.encode(net)
+        loaded.export(embedding, folder / "a.pt")
+        moved = loaded.optimize(embedding, images, net, **QUICK)
+        return embedding, loaded.interpolate(net, e[1], [0, 0.3, 1]), moved, parameters(loaded.decode(moved))
+
+    expected = results(tmp_path / "before")
+    settings = {
+        "inference": torch.inference_mode(),
+        "no_grad": torch.no_grad(),
+        "autocast": torch.autocast("cpu", dtype=torch.bfloat16),
+    }
+    net_of = a_net(0)  # made with the usual settings
+    try:
+        torch.set_default_dtype({"float64": torch.float64, "float16": torch.float16}.get(setting, torch.float32))
+        if setting == "device":
+            torch.set_default_device("meta")
+        with settings.get(setting, torch.enable_grad()), pytest.MonkeyPatch.context() as patch:
+            patch.setitem(globals(), "a_net", lambda seed: net_of)
+            before = (torch.get_default_dtype(), torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+            found = results(tmp_path / "after")
+            assert before == (torch.get_default_dtype(), torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+            assert torch.is_autocast_enabled("cpu") == (setting == "autocast")
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert all(one.dtype == torch.float32 and torch.equal(one, other) for one, other in zip(expected, found))

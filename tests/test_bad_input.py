@@ -352,4 +352,33 @@ def test_output_that_cannot_be_written_is_one_line(tmp_path):
     with open("/dev/full", "w") as full:
         script = a_script("--help", cwd=tmp_path, stdout=full)
         err = script.communicate()[1].decode()
-    assert script.returncode in (1, 2) and err.startswith("error: ") and err.count("\n") == 1
+    assert script.returncode == 2 and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_output_that_fills_the_disk_while_a_script_runs_is_one_line(tmp_path, monkeypatch):
+    script = importlib.import_module("report")
+    monkeypatch.setattr(script, "main", lambda config: [print("x" * 9000, flush=True) for _ in range(9)])
+    monkeypatch.setattr(sys, "argv", ["report.py"])
+    err = io.StringIO()
+    with (
+        open("/dev/full", "w") as full,
+        contextlib.redirect_stdout(full),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        run_script(script.main, script.PRESETS, script.__doc__)
+    check_refusal(ended.value.code, err.getvalue(), "No space left")
+
+
+@pytest.mark.parametrize("name, value", [("RANK", "x"), ("RANK", "5"), ("WORLD_SIZE", "-1"), ("RANK", "9" * 5000)])
+def test_ranks_that_cannot_be_are_refused_by_the_variables_name(tmp_path, monkeypatch, name, value):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(name, value)
+    refused("report", cwd=tmp_path, match=name)
+
+
+@pytest.mark.parametrize("target", ["chairs", "../nowhere/x"])
+def test_a_run_folder_that_is_a_link_to_nothing_is_refused(tmp_path, target):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "chairs").symlink_to(target)
+    refused("create_mlp_dataset", *FOLDERS, cwd=tmp_path, match="runs/chairs")

@@ -48,11 +48,30 @@ def test_only_regular_files_are_listed_by_name_and_suffix(tmp_path):
 
 
 def test_a_systems_own_files_are_left_out(tmp_path):
-    write(tmp_path, "a.png", "._a.png", ".b.png", ".DS_Store", "__MACOSX/._a.png", ".ipynb_checkpoints/a.png")
+    write(
+        tmp_path,
+        "a.png",
+        "._a.png",
+        ".b.png",
+        ".DS_Store",
+        "__MACOSX/._a.png",
+        "@eaDir/a.png",
+        "lost+found/b.png",
+        "$RECYCLE.BIN/c.png",
+        ".ipynb_checkpoints/a.png",
+    )
     assert names(list_files(tmp_path, {".png"}), tmp_path) == (["a.png"], {"._a.png": "hidden", ".b.png": "hidden"})
     files, left_out = names(list_files(tmp_path, {".png"}, subfolders=True), tmp_path)
     assert files == ["a.png"]
-    assert set(left_out) == {"._a.png", ".b.png", "__MACOSX", ".ipynb_checkpoints"}
+    assert set(left_out) == {
+        "._a.png",
+        ".b.png",
+        "__MACOSX",
+        "@eaDir",
+        "lost+found",
+        "$RECYCLE.BIN",
+        ".ipynb_checkpoints",
+    }
     assert names(list_folders(tmp_path), tmp_path)[0] == []
 
 

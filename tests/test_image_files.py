@@ -121,6 +121,10 @@ def test_what_is_transparent_is_white(tmp_path):
         palette.save(tmp_path / name, transparency=0)
         pixels = read_image(tmp_path / name, (32,))
         assert (pixels[:, :16] == WHITE).all() and (pixels[:, 16:] == GREEN).all()
+    save(tmp_path / "f.png", SIXTEEN, transparency=0)
+    assert np.array_equal(
+        read_image(tmp_path / "f.png", (32,))[:, :2], GREY[:, :2] | np.array([[[255]], [[0]]]).reshape(1, 2, 1)
+    )
     for name, mode, value in (("d.png", "L", 0), ("e.png", "RGB", BLACK)):
         pixels = read_image(save(tmp_path / name, RAMP, mode, transparency=value), (32,))
         assert (pixels[:, 0] == WHITE).all() and np.array_equal(pixels[:, 1:], GREY[:, 1:])
@@ -161,6 +165,10 @@ def test_broken_exif_leaves_the_picture_as_it_is(tmp_path):
         tiff(RAMP.astype(np.float32) / 255, 32, 1, sample_format=3),
         tiff(RAMP.astype(np.int16), 16, 1, sample_format=2),
         tiff(GREY, 8, 8),  # CIELAB
+        tiff(RAMP.astype(np.int8), 8, 1, sample_format=2),
+        tiff(SIXTEEN[..., None].repeat(3, 2), 16, 2).replace(
+            struct.pack("<HHII", 278, 4, 1, 32), struct.pack("<HHII", 284, 4, 1, 2)
+        ),
     ],
 )
 def test_pixels_without_8_bits_are_refused_by_name(tmp_path, content):

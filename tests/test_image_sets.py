@@ -9,7 +9,7 @@ import torch
 
 from data.cifar10 import ARCHIVE, BATCH_NAMES, BATCHES
 from data.load import load_images
-from data.tiny_imagenet import read_split, refuse_overlap
+from data.tiny_imagenet import SPLITS, read_split, refuse_overlap
 from models.errors import InputError
 from tests.test_foreign_files import Trap
 from tests.test_image_files import sizes
@@ -109,7 +109,13 @@ def test_a_class_without_images_is_refused_by_name(tmp_path):
         ("wnids.txt", "../n01\n", "wnids.txt, line 1"),
         ("val/val_annotations.txt", "val_0.JPEG n01\nval_1.JPEG n09\n", "val_annotations.txt, line 2.*n09"),
         ("val/val_annotations.txt", "val_0.JPEG n01\n\nval_0.JPEG n02\n", "val_annotations.txt, line 3"),
-        ("val/val_annotations.txt", "", "test.txt"),
+        ("val/val_annotations.txt", "", "val_annotations.txt"),
+        ("val/val_annotations.txt", "val_0.JPEG n01\n../images/val_0.JPEG n02\n", "val_annotations.txt, line 2"),
+        (
+            "train.txt",
+            "train/n01/images/n01_0.JPEG,0\ntrain/n01/../n01/images/n01_0.JPEG,1\n",
+            "train.txt, line 2.*earlier",
+        ),
         ("train.txt", "train/n01/images/n01_0.JPEG,3\n", "train.txt, line 1.*0 to 2"),
         ("train.txt", "train/n01/images/n01_0.JPEG," + 5000 * "9", "train.txt, line 1"),
         ("train.txt", "train/n01/images/n01_0.JPEG,²\n", "train.txt, line 1"),
@@ -127,6 +133,28 @@ def test_what_is_wrong_with_tiny_imagenets_texts_is_named(tmp_path, name, conten
         load_tiny(folder)
     assert len(str(refused.value)) < 1000
     assert not (folder / "val.txt").is_file()
+
+
+def test_a_list_without_images_of_a_class_is_said(tmp_path, capsys):
+    folder = tiny(tmp_path)
+    (folder / "train.txt").write_text("train/n01/images/n01_0.JPEG,0\ntrain/n02/images/n02_0.JPEG,1\n")
+    assert load_tiny(folder).train.labels.tolist() == [0, 1]
+    assert "n03" in capsys.readouterr().err
+
+
+def test_images_that_may_be_missing_are_said(tmp_path, capsys):
+    folder = tiny(tmp_path)
+    load_tiny(folder)
+    assert capsys.readouterr().err == ""
+    for split in SPLITS:
+        (folder / f"{split}.txt").unlink()
+    for i in range(5):
+        (folder / "train" / "n02" / "images" / f"n02_{i}.JPEG").unlink()
+    edit(folder / "val" / "val_annotations.txt", lambda content: content[: content.index(b"val_5.JPEG")])
+    images = load_tiny(folder)
+    assert [len(split) for split in (images.train, images.val, images.test)] == [20, 5, 5]
+    one, other = capsys.readouterr().err.splitlines()
+    assert "n02" in one + other and "val_5.JPEG" in one + other
 
 
 def listed(folder, split):
@@ -262,6 +290,7 @@ def test_batches_have_the_split_of_the_npz(tmp_path):
         lambda batch: {**batch, "data": np.array([Trap()], object)},
         lambda batch: {**batch, "data": batch["data"][:, :100]},
         lambda batch: {**batch, "data": batch["data"].astype(np.float32)},
+        lambda batch: {**batch, "data": batch["data"].reshape(5, -1)},
         lambda batch: {**batch, "labels": batch["labels"][:3]},
         lambda batch: {**batch, "labels": ["cat"] * 10},
         lambda batch: {**batch, "labels": [10**400] * 10},
@@ -277,6 +306,42 @@ def test_batches_of_another_form_are_refused_and_nothing_in_them_runs(tmp_path, 
     with pytest.raises(InputError, match=BATCHES) as refused:
         load_images("cifar10", tmp_path)
     assert not (tmp_path / "ran").exists() and len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda batch: {**batch, "data": batch["data"].reshape(-1, 3, 32, 32)},
+        lambda batch: {**batch, "data": batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)},
+        lambda batch: {
+            **batch,
+            "data": np.ascontiguousarray(batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)),
+        },
+        lambda batch: {**batch, "data": np.asfortranarray(batch["data"])},
+        lambda batch: {key.encode(): value for key, value in batch.items()},
+        lambda batch: {**batch, "labels": list(np.array(batch["labels"], np.uint8))},
+        lambda batch: {**batch, "labels": np.array(batch["labels"], ">i2")[:, None]},
+    ],
+)
+def test_batches_saved_again_hold_the_same_images(tmp_path, change):
+    batches, _, _ = published()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    write_batches(tmp_path / "a" / BATCHES, batches)
+    write_batches(tmp_path / "b" / BATCHES, {name: change(batch) for name, batch in batches.items()})
+    one, other = (load_images("cifar10", tmp_path / each) for each in "ab")
+    assert same_images(one, other) and torch.equal(one.test.labels, other.test.labels)
+
+
+@pytest.mark.parametrize("labels, match", [(np.arange(50) % 3, "bird|cat"), (np.arange(10).repeat(2), "validation")])
+def test_a_cifar10_without_images_for_a_class_or_for_validation_is_refused(tmp_path, labels, match):
+    write_cifar10(tmp_path)
+    with np.load(tmp_path / "cifar10.npz") as file:
+        arrays = dict(file)
+    arrays |= {"train_images": arrays["train_images"][: len(labels)], "train_labels": labels}
+    np.savez(tmp_path / "cifar10.npz", **arrays)
+    with pytest.raises(InputError, match=match):
+        load_images("cifar10", tmp_path)
 
 
 def test_a_missing_batch_and_a_broken_archive_are_named(tmp_path):

@@ -13,7 +13,7 @@ import signal
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeVar
 
@@ -37,19 +37,21 @@ def prepare_imports() -> None:
 
 
 class Printable(io.TextIOBase):
-    """A text stream that escapes what is not printable, as in the names of files."""
+    """A text stream that escapes what is not printable, as in the names of files. Its errors are those of `writing`."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream
 
     def write(self, text: str) -> int:
         """Write a text, escaped."""
-        self.stream.write(printable(text))
+        with writing(self.stream):
+            self.stream.write(printable(text))
         return len(text)
 
     def flush(self) -> None:
         """Flush the stream."""
-        self.stream.flush()
+        with writing(self.stream):
+            self.stream.flush()
 
 
 def run_script(
@@ -65,7 +67,12 @@ def run_script(
     from training.distributed import end_with_parent, is_first, leave
     from training.runtime import Interrupted, handled_signals, prepare_process
 
-    if not (is_first() or split_over_ranks):
+    try:
+        first = is_first()
+    except InputError as error:  # the ranks are wrong, which is not for one of them to say
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    if not (first or split_over_ranks):
         return
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
@@ -79,7 +86,8 @@ def run_script(
             with contextlib.redirect_stdout(Printable(sys.stdout) if is_first() else io.StringIO()):
                 main(config)
             leave()
-            flush_output()
+            with writing(sys.stdout):
+                sys.stdout.flush()
     except (Interrupted, KeyboardInterrupt) as stopped:
         # Objects that a library was building may complain when they are deleted.
         sys.unraisablehook = lambda _: None
@@ -88,7 +96,7 @@ def run_script(
         raise SystemExit(stopped.status if isinstance(stopped, Interrupted) else 130) from None
     except Exception as error:
         if isinstance(error, BrokenPipeError) and nobody_reads(sys.stdout):
-            discard_output()
+            discard_output(sys.stdout)
             raise SystemExit(PIPE_CLOSED) from None
         if debug:
             sys.stderr.write(printable(traceback.format_exc()))
@@ -117,21 +125,22 @@ def nobody_reads(stream: TextIO) -> bool:
         return False
 
 
-def flush_output() -> None:
-    """Write what is printed. Raise InputError if it cannot be, BrokenPipeError if nobody reads it."""
+@contextlib.contextmanager
+def writing(stream: TextIO) -> Iterator[None]:
+    """Raise InputError if what is printed in this context cannot be written, BrokenPipeError if nobody reads it."""
     try:
-        sys.stdout.flush()
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        discard_output()
+        discard_output(stream)
         raise InputError(f"what is printed cannot be written ({error.strerror}); make room, and run it again") from None
 
 
-def discard_output() -> None:
+def discard_output(stream: TextIO) -> None:
     """Let what is printed and not written yet go nowhere, without a complaint when Python ends."""
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    with open(os.devnull, "w") as nowhere, contextlib.suppress(OSError, ValueError):  # tests print to no file
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> Config:
@@ -150,10 +159,11 @@ def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> C
         )
     if {"-h", "--help"} & set(arguments):
         of_preset = f"Presets: {', '.join(presets)}. The options below are those of '{name}'. --debug shows tracebacks."
-        print(f"{wrapped(doc)}\n\n{wrapped(of_preset)}\n")
+        with writing(sys.stdout):
+            print(f"{wrapped(doc)}\n\n{wrapped(of_preset)}\n")
     output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(output):
+        with contextlib.redirect_stderr(output), writing(sys.stdout):
             config = tyro.cli(
                 type(presets[name]),
                 default=presets[name],
@@ -163,7 +173,8 @@ def read_config(presets: dict[str, Config], arguments: list[str], doc: str) -> C
             )
     except SystemExit as error:
         if not error.code:  # --help
-            flush_output()
+            with writing(sys.stdout):
+                sys.stdout.flush()
             raise
         raise InputError(f"{text_in_box(output.getvalue())}; see: python {script} {name} --help") from None
     check_limits(config)

@@ -12,25 +12,38 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from models.errors import InputError
+from models.errors import InputError, brief
 
 # How long a rank waits for the others before it gives up: longer than loading images takes, or writing a checkpoint.
 TIMEOUT = timedelta(minutes=15)
 
 
+def variable(name: str, default: int) -> int:
+    """Return a number that torchrun, or whoever starts the ranks, gives in the environment. Raise InputError for another text."""
+    text = os.environ.get(name, "") or str(default)
+    if not (text.isascii() and text.isdigit() and len(text) < 7):
+        raise InputError(f"the environment variable {name} is '{brief(text)}', expected a whole number; unset it")
+    return int(text)
+
+
 def rank() -> int:
-    """Return this process's number among all."""
-    return int(os.environ.get("RANK", 0))
+    """Return this process's number among all. Raise InputError if it is none of theirs."""
+    found, number = variable("RANK", 0), num_ranks()
+    if found >= number:
+        raise InputError(
+            f"the environment variable RANK is {found}, expected less than WORLD_SIZE, {number}; unset both"
+        )
+    return found
 
 
 def num_ranks() -> int:
     """Return the number of processes."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return max(variable("WORLD_SIZE", 1), 1)
 
 
 def local_rank() -> int:
     """Return this process's number among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK", 0))
+    return variable("LOCAL_RANK", 0)
 
 
 def is_first() -> bool:

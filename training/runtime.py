@@ -145,7 +145,7 @@ def lock_folder(folder: Path) -> None:
     however that ends. Machines see each other's locks if their file system supports it, as NFS does; a file system without
     locks is used without.
     """
-    path = folder.resolve() / ".lock"
+    path = Path(os.path.realpath(folder)) / ".lock"
     if has_lock(path):
         return
     if path in LOCKS:  # of a folder that was removed or moved since
@@ -191,7 +191,7 @@ def has_lock(path: Path) -> bool:
 def check_lock(folder: Path) -> None:
     """Raise InputError if this process locked a folder that was removed or replaced since: others may write there now."""
     try:
-        path = folder.resolve() / ".lock"
+        path = Path(os.path.realpath(folder)) / ".lock"
         if path not in LOCKS or has_lock(path):
             return
     except OSError:  # what it is relative to is not there
