@@ -581,7 +581,7 @@ TABLE = {
         "nothing",
         cifar(train_images=np.array([Trap()], object)),
         ("create_nets_dataset_single", "cifar10"),
-        ("cifar10.npz", "delete it"),
+        "cifar10.npz",
     ),
     "CIFAR-10 of 11 classes": (
         "nothing",
