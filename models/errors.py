@@ -1,6 +1,7 @@
-"""The one exception for bad input. The command line prints it as a single line and exits with status 2."""
+"""The one exception for bad input, which the command line prints as a single line with status 2; limits of numbers."""
 
 import reprlib
+from dataclasses import dataclass
 from typing import Any
 
 LONGEST_MESSAGE = 1500  # characters
@@ -37,3 +38,19 @@ def printable(text: str) -> str:
 def brief(value: Any) -> str:
     """Return a short text of a value from a file, however long or deeply nested it is: only its beginning is read."""
     return value[:100] if isinstance(value, str) else BRIEF.repr(value)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The range of a number: from `low` to `high`, without `low` itself if it is `above`."""
+
+    low: float = 0
+    high: float = 2**63 - 1
+    above: bool = False
+
+    def check(self, flag: str, value: float) -> None:
+        """Raise InputError, naming the flag, unless the value lies in the range."""
+        if not (value > self.low or value == self.low and not self.above):
+            raise InputError(f"{flag} {value}: must be {'more than' if self.above else 'at least'} {self.low}")
+        if value > self.high:
+            raise InputError(f"{flag} {value}: must be at most {self.high}")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import InputError
-from models.prep import pack
+from models.prep import check_prep_shape, pack
 
 # From this width on, rows of a PRep go through `features_by_windows` (benchmarks/speed.py).
 WINDOWS_FROM_WIDTH = 512
@@ -264,6 +264,10 @@ class PrepAutoencoder(nn.Module):
     def emb_size(self) -> int:
         """E, the numbers in an embedding."""
         return self.sizes.emb_size
+
+    def check_nets(self, num_parameters: dict[str, int]) -> None:
+        """Raise InputError if a PRep is too small for one of these nets, P by name."""
+        check_prep_shape(self.prep_shape, num_parameters)
 
     def encode(self, rows: Tensor) -> Tensor:
         """Map rows (M, P) to embeddings (M, E)."""

@@ -31,9 +31,12 @@ class Layout:
     shapes: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, module: nn.Module) -> "Layout":
-        """Return the layout of a module's parameters."""
+    def of(cls, module: nn.Module, running_statistics: bool = False) -> "Layout":
+        """Return the layout of a module's parameters, and with `running_statistics` of batch norm's mean and variance too."""
         named = [(name, tuple(parameter.shape)) for name, parameter in module.named_parameters()]
+        if running_statistics:
+            state = module.state_dict()
+            named = [(name, tuple(value.shape)) for name, value in state.items() if value.is_floating_point()]
         return cls(tuple(name for name, _ in named), tuple(shape for _, shape in named))
 
     @property
@@ -112,18 +115,67 @@ def chain(layers: Sequence[str]) -> list[Channels]:
 def reordering(layout: Layout, hidden: list[Channels], rng: np.random.Generator) -> Tensor:
     """Draw an order of all hidden channels: an index (P,) int64. `rows[:, index]` computes the same function.
 
-    `hidden` is what an architecture's `hidden_channels` returns; rows are of the fused form.
+    `hidden` is what an architecture's `hidden_channels` returns; `layout` is of the fused form or of that with batch norm.
     """
-    rows = torch.arange(layout.num_parameters)[None]
-    index = {name: value[0] for name, value in layout.unflatten(rows).items()}
+    index = positions(layout)
     for channels in hidden:
-        order = torch.from_numpy(rng.permutation(len(index[f"{channels.made_by[0]}.bias"])))
-        for layer in channels.made_by:
-            for name in (f"{layer}.weight", f"{layer}.bias"):
-                index[name] = index[name][order]
-        for layer in channels.read_by:
-            name = f"{layer}.weight"
+        permute(index, channels, rng.permutation(num_channels(layout, channels)))
+    return flat_index(layout, index)
+
+
+def positions(layout: Layout) -> dict[str, np.ndarray]:
+    """Return the position of every element in a row, as arrays of the parameters' shapes by name."""
+    rows = torch.arange(layout.num_parameters)[None]
+    return {name: value[0].numpy() for name, value in layout.unflatten(rows).items()}
+
+
+def flat_index(layout: Layout, index: dict[str, np.ndarray]) -> Tensor:
+    """Return positions by name as an index (P,) int64."""
+    return torch.from_numpy(np.concatenate([index[name].ravel() for name in layout.names]))
+
+
+def num_channels(layout: Layout, channels: Channels) -> int:
+    """Return how many channels these are."""
+    return layout.shapes[layout.names.index(f"{channels.made_by[0]}.weight")][0]
+
+
+def permute(values: dict[str, np.ndarray], channels: Channels, order: np.ndarray) -> None:
+    """Put hidden channels into another order, in place: entry i of the new order is what stood at order[i].
+
+    `values` are parameters or positions by name. A batch norm goes with the conv before it.
+    """
+    norms = {
+        name.removesuffix(".weight") for name, value in values.items() if value.ndim == 1 and name.endswith(".weight")
+    }
+    for name, value in values.items():
+        layer = name.rpartition(".")[0]
+        if (conv_before(layer) if layer in norms else layer) in channels.made_by:
+            values[name] = value[order]
+    for layer in channels.read_by:
+        # A linear layer after a flattened map reads every channel in several adjacent columns.
+        value = values[f"{layer}.weight"]
+        values[f"{layer}.weight"] = value.reshape(len(value), len(order), -1)[:, order].reshape(value.shape)
+
+
+def reorderings(layout: Layout, hidden: list[Channels], orders: list[Tensor]) -> Tensor:
+    """Return the index (M, P) int64 of M orders of hidden channels at once, on their device.
+
+    `orders` has an entry (M, C) for each of `hidden`: permutations of 0 ... C-1. `layout` is of a fused form.
+    """
+    made_by = {layer: order for channels, order in zip(hidden, orders) for layer in channels.made_by}
+    read_by = {layer: order for channels, order in zip(hidden, orders) for layer in channels.read_by}
+    m, device = len(orders[0]), orders[0].device
+    parts, offset = [], 0
+    for name, shape, size in zip(layout.names, layout.shapes, layout.sizes):
+        layer = name.rpartition(".")[0]
+        columns = size // shape[0]
+        index = torch.arange(columns, device=device).expand(m, columns)
+        if layer in read_by and len(shape) > 1:
+            order = read_by[layer]
             # A linear layer after a flattened map reads every channel in several adjacent columns.
-            by_channel = index[name].unflatten(1, (len(order), -1))
-            index[name] = by_channel[:, order].view_as(index[name])
-    return layout.flatten({name: value[None] for name, value in index.items()})[0]
+            width = columns // order.shape[1]
+            index = (order[:, :, None] * width + torch.arange(width, device=device)).flatten(1)
+        rows = made_by.get(layer, torch.arange(shape[0], device=device).expand(m, shape[0]))
+        parts.append((offset + rows[:, :, None] * columns + index[:, None]).flatten(1))
+        offset += size
+    return torch.cat(parts, 1)

@@ -3,6 +3,8 @@
 Modules carry torchvision's names, so that a state dict reads `layer2.0.downsample.1.running_var`.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,6 +46,26 @@ class BasicBlock(nn.Module):
         return F.leaky_relu_(out + self.downsample(x))
 
 
+def residual_channels(net: nn.Module, stages: Sequence[str]) -> list[Channels]:
+    """Return the hidden channels of stages of basic blocks between `conv1` and `fc`.
+
+    Every block has a group of its own, and every stage one: its blocks are added channel by channel.
+    """
+    groups, stream = [], Channels(made_by=["conv1"])
+    for stage in stages:
+        for i, block in enumerate(getattr(net, stage)):
+            name = f"{stage}.{i}"
+            groups.append(Channels([f"{name}.conv1"], [f"{name}.conv2"]))
+            stream.read_by.append(f"{name}.conv1")
+            if isinstance(block.downsample, nn.Sequential):
+                stream.read_by.append(f"{name}.downsample.0")
+                groups.append(stream)
+                stream = Channels(made_by=[f"{name}.downsample.0"])
+            stream.made_by.append(f"{name}.conv2")
+    stream.read_by.append("fc")
+    return [*groups, stream]
+
+
 class ResNet(nn.Module):
     """Map images (B, C, S, S) to logits (B, classes). Depth 8 has ClassId 2, depth 32 ClassId 3; 56 is the teacher.
 
@@ -71,23 +93,8 @@ class ResNet(nn.Module):
         return nn.Sequential(first, *(BasicBlock(channels, channels, 1, fused) for _ in range(blocks - 1)))
 
     def hidden_channels(self) -> list[Channels]:
-        """Return the hidden channels that may be permuted (models/rows.py).
-
-        Every block has a group of its own, and every stage one: its blocks are added channel by channel.
-        """
-        groups, stream = [], Channels(made_by=["conv1"])
-        for stage in ("layer1", "layer2", "layer3"):
-            for i, block in enumerate(getattr(self, stage)):
-                name = f"{stage}.{i}"
-                groups.append(Channels([f"{name}.conv1"], [f"{name}.conv2"]))
-                stream.read_by.append(f"{name}.conv1")
-                if isinstance(block.downsample, nn.Sequential):
-                    stream.read_by.append(f"{name}.downsample.0")
-                    groups.append(stream)
-                    stream = Channels(made_by=[f"{name}.downsample.0"])
-                stream.made_by.append(f"{name}.conv2")
-        stream.read_by.append("fc")
-        return [*groups, stream]
+        """Return the hidden channels that may be permuted (models/rows.py)."""
+        return residual_channels(self, ("layer1", "layer2", "layer3"))
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.leaky_relu_(self.bn1(self.conv1(x)))
