@@ -4,13 +4,15 @@
     python import_instances.py cifar10 --source FOLDER --accuracies FILE.csv
     python import_instances.py cifar10 --source FOLDER --setting multi
     python import_instances.py deepsdf --source FOLDER  # SIRENs with samples
+    python import_instances.py cifar10 --dataset svhn --source ZOO
 
 Files are .pt, .pth, .pth.tar, .ckpt or .safetensors of a registered architecture, recognized by names and shapes, in FOLDER or
 below; batch norm is fused when they are read. The CSV has the columns file and accuracy (test, percent). It is compared with
 what is measured here, since images that were normalized differently would show there. Validation and test instances are drawn
 so that weak and strong ones are in both. Writes runs/<dataset>/nets/<architecture>-<source>/*.safetensors and
-models/input_lists/<dataset>/<setting>/*.txt, all or nothing. Checkpoints of the original release need no import: NetSpace.load
-and --checkpoint read them, --lists-dir its lists."""
+models/input_lists/<dataset>/<setting>/*.txt, all or nothing. A zoo of modelzoos.cc or Unterthiner's, known by its files,
+becomes runs/<dataset>/nets/zoo-<source>/; its images are not needed, and what is left out is named. Checkpoints of the original
+release need no import: NetSpace.load and --checkpoint read them, --lists-dir its lists."""
 
 from training.command_line import run_script
 
@@ -21,13 +23,16 @@ from typing import Literal
 
 import torch
 
-from data.files import report_left_out
-from data.folders import Folders, dataset_name
+from data.files import folder_written_whole, report_left_out
+from data.folders import Folders, dataset_name, text_of
+from data.foreign_zoos import LayoutName, ZooOptions, summary_of, write_foreign_zoo
 from data.imports import (
     Imported,
     check_targets,
+    layout_of,
     list_state_dicts,
     read_accuracies,
+    read_zoo,
     recognize,
     recognize_sirens,
     report_differences,
@@ -39,7 +44,7 @@ from data.streams import stream
 from evaluation.metrics import accuracy
 from models.errors import InputError
 from training.constants import Count, Flat, Seed
-from training.runtime import pick_device
+from training.runtime import pick_device, provenance
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Config:
     num_val: Count = 16  # instances of each architecture in val.txt
     num_test: Count = 16  # and in test.txt; the others are in train.txt
     seed: Seed = 0  # random seed
+    zoo: Flat[ZooOptions] = field(default_factory=ZooOptions)
     folders: Flat[Folders] = field(default_factory=Folders)
 
 
@@ -60,6 +66,9 @@ PRESETS |= {name: Config(f"data/{name}", "mlps") for name in ("meshes", "deepsdf
 
 
 def main(config: Config) -> None:
+    layout = layout_of(config.source, config.zoo)
+    if layout is not None and config.source is not None:
+        return import_zoo(config, config.source, layout)
     listing = list_state_dicts(config.source)
     if config.setting == "mlps":
         found, entries = choose_sirens(config, listing.files)
@@ -74,12 +83,27 @@ def main(config: Config) -> None:
     print(f"{len(found)} instances ({kinds}): {numbers} of {next(iter(lists)).parent}")
 
 
+def import_zoo(config: Config, source: Path, layout: LayoutName) -> None:
+    """Import a zoo of others into one folder, with what it says of its nets."""
+    dataset = dataset_name(config.dataset)
+    folder = config.folders.nets(config.dataset, f"zoo-{source.resolve().name}")
+    with folder_written_whole(folder) as partial:
+        sources, left_out = read_zoo(source, layout, dataset, config.zoo)
+        made_with = {**provenance(config), "source": text_of(source.as_posix()), "layout": layout}
+        write_foreign_zoo(partial, sources, left_out, dataset, config.zoo, made_with)
+    print(f"{folder}: {summary_of(sources, left_out)}")
+    size, (mean, std) = "x".join(map(str, sources[0].net.input_shape)), (config.zoo.mean, config.zoo.std)
+    print(f"images {size}, normalized with mean {mean} and std {std}: check --mean and --std")
+
+
 def choose_nets(config: Config, files: list[Path]) -> tuple[list[Imported], dict[str, list[Entry]]]:
     """Return nets of images with their accuracy among their facts, and the entries of train, val and test."""
     assert config.source is not None
     stated = read_accuracies(config.accuracies, config.source, files) if config.accuracies else {}
     images = load_images(config.dataset, config.folders.data_dir, pick_device())
-    found = recognize(config.source, files, images, config.folders, config.dataset, config.setting != "single")
+    with_class_id = config.setting != "single"
+    wanted = config.zoo.architecture
+    found = recognize(config.source, files, images, config.folders, config.dataset, with_class_id, wanted)
     groups: dict[str, list[Imported]] = defaultdict(list)
     for each in found:
         groups[each.net.name].append(each)

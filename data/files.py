@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import socket
 import stat
 import sys
@@ -46,22 +47,58 @@ def written_whole(path: Path) -> Iterator[Path]:
         sync(path.parent)  # a power cut may else undo the move
         CHANGED[path.parent] = path.parent.stat().st_mtime_ns
     except WRITE_ERRORS as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
         raise InputError(
-            f"{path} could not be written ({reason}); make room or choose another folder, and try again"
+            f"{path} could not be written ({reason_of(error)}); make room or choose another folder, and try again"
         ) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
+def reason_of(error: Exception) -> str:
+    """Return why something could not be written, in a few words."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+
+
+@contextlib.contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """Yield a folder of the same name to write into, which is moved into place if nothing failed, and else removed.
+
+    Raise InputError if there is one in its place, or if it cannot be written.
+    """
+    if os.path.lexists(folder):
+        raise InputError(f"{folder} is there already; move it away to have it made again")
+    partial = folder.with_name(f".{folder.name}.partial-{socket.gethostname()}-{os.getpid()}")
+    made = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        (partial / folder.name).mkdir(parents=True)
+        yield partial / folder.name
+        os.rename(partial / folder.name, folder)
+        sync(folder.parent)
+    except WRITE_ERRORS as error:
+        raise InputError(
+            f"{folder} could not be written ({reason_of(error)}); make room or choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty
+            for parent in made:
+                parent.rmdir()
+
+
 def remove_leftovers(path: Path) -> None:
-    """Delete what killed processes of this machine left half-written in a file's folder."""
+    """Delete what killed processes of this machine left half-written beside a file or folder."""
     leftover = re.compile(rf"\..+\.partial-{re.escape(socket.gethostname())}-(\d{{1,9}})(\..*)?", re.DOTALL)
     for name in os.listdir(path.parent):
         found = leftover.fullmatch(name)
         if found and not is_alive(int(found[1])):
-            (path.parent / name).unlink(missing_ok=True)
+            leftover_path = path.parent / name
+            if leftover_path.is_dir() and not leftover_path.is_symlink():
+                shutil.rmtree(leftover_path, ignore_errors=True)
+            else:
+                leftover_path.unlink(missing_ok=True)
 
 
 def is_alive(process: int) -> bool:

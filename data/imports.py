@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,19 @@ from torch import Tensor
 
 from data.files import Listing, fingerprint, list_files
 from data.folders import Folders, check_path_name, text_of
+from data.foreign_zoos import LayoutName, LeftOut, Source, ZooOptions
 from data.images import ImageSet
-from data.instance_files import find_net, read_instance, row_of, samples_of, save_instance, siren_widths
+from data.instance_files import read_instance, row_of, samples_of, save_instance, siren_widths, stated_architecture
+from data.modelzoos import is_modelzoos, read_modelzoos
 from data.nets import write_lists
+from data.recognition import registered_net
 from data.state_dicts import is_other_kind
 from data.tensor_files import TENSOR_SUFFIXES
 from data.texts import read_table
+from data.unterthiner import is_unterthiner, read_unterthiner
 from models.errors import InputError
 from models.instances import TargetNet
-from models.target_nets import ARCHITECTURES, siren
+from models.target_nets import get_architecture, siren
 
 PERCENTAGE = re.compile(
     r"((?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+-]?[0-9]{1,3})?) ?%?"
@@ -40,6 +44,28 @@ class Imported:
     path: Path
     samples: Tensor | None = None  # (S, 4), of a SIREN
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+def layout_of(source: Path | None, options: ZooOptions) -> LayoutName | None:
+    """Return the layout of a foreign zoo, None for a folder of single nets. Raise InputError for one that is not as given."""
+    if source is None or not source.is_dir():
+        return None
+    fits: dict[LayoutName, Callable[[Path], bool]] = {"unterthiner": is_unterthiner, "modelzoos": is_modelzoos}
+    if options.layout is None:
+        return next((layout for layout in fits if fits[layout](source)), None)
+    if not fits[options.layout](source):
+        needed = {"unterthiner": "weights.npy and layout.csv", "modelzoos": "folders with params.json and result.json"}
+        raise InputError(f"--source {source} has no {needed[options.layout]}; check it, or --layout {options.layout}")
+    return options.layout
+
+
+def read_zoo(source: Path, layout: LayoutName, dataset: str, options: ZooOptions) -> tuple[list[Source], LeftOut]:
+    """Read a foreign zoo: a Source for each architecture, and what is left out. Raise InputError if nothing can be taken."""
+    readers = {"modelzoos": read_modelzoos, "unterthiner": read_unterthiner}
+    sources, left_out = readers[layout](source, dataset, options)
+    if not sources:
+        raise InputError(f"--source {source}: no instance can be read; {left_out}")
+    return sources, left_out
 
 
 def list_state_dicts(source: Path | None) -> Listing:
@@ -71,17 +97,24 @@ def name_in(source: Path, file: Path) -> str:
 
 
 def recognize(
-    source: Path, files: list[Path], images: ImageSet, folders: Folders, dataset: str, with_class_id: bool
+    source: Path,
+    files: list[Path],
+    images: ImageSet,
+    folders: Folders,
+    dataset: str,
+    with_class_id: bool,
+    architecture: str | None = None,
 ) -> list[Imported]:
-    """Read and check every file; each goes to `<architecture>-<source folder>/`.
+    """Read and check every file; each goes to `<architecture>-<source folder>/`. `architecture` is taken if several fit.
 
     Raise InputError for the first that is of no registered architecture, or has no ClassId though one is needed.
     """
-    known = [TargetNet(each, images.image_shape, images.num_classes) for each in ARCHITECTURES.values()]
+    wanted = None if architecture is None else get_architecture(architecture).name
     found = []
     for file in files:
-        state, _ = read_instance(file)
-        net = find_net(known, state, file)
+        state, facts = read_instance(file)
+        prefer = [wanted, stated_architecture(facts)]
+        net = registered_net(state, images.image_shape, images.num_classes, file, prefer)
         if with_class_id and net.architecture.class_id is None:
             raise InputError(f"{file} is a {net.name}, which has no ClassId; take it out of this folder")
         folder = folders.nets(dataset, f"{net.name}-{Path(os.path.realpath(source)).name}")

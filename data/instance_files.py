@@ -10,8 +10,8 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,19 @@ import torch
 from torch import Tensor, nn
 
 from data.files import check_regular, is_regular, write_safetensors, written_whole
-from data.state_dicts import describe_names, dicts_of_tensors, state_dict_in
+from data.recognition import OF_SIREN, find_net, form_of, names_fit, registered_net, renumbered, shapes_of
+from data.state_dicts import dicts_of_tensors, state_dict_in
 from data.tensor_files import SAVE_AGAIN, read_tensors
 from data.texts import parse_json
 from models.errors import InputError, brief
 from models.instances import TargetNet
 from models.rows import Layout
-from models.target_nets import ARCHITECTURES
 from models.target_nets.siren import check_widths
 
-NUMBERED = re.compile(r"layers\.(\d{1,6})\.(\w+)")
-OF_SIREN = re.compile(r"mlp\.(\d{1,6})\.(weight|bias)")
 HASH = re.compile(r'(?:, )?"sha256": "([0-9a-f]{64})"\}$')
 FORMATS = (".safetensors", ".pt", ".onnx", ".pth")  # that are written
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # that are read
 
-Shapes = dict[str, tuple[int, ...]]
 Net = nn.Module | dict[str, Tensor] | str | Path  # a net, its state dict, or the file of one
 
 
@@ -92,15 +89,27 @@ def read_instance(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return plain_state(value, str(path)), facts
 
 
-def state_of(net: Net) -> tuple[dict[str, Tensor], str, dict[str, float]]:
-    """Return a net's state dict without samples, its name in messages, and of a module the eps of each batch norm.
+@dataclass(frozen=True)
+class Known:
+    """What is known of a net: its state dict without samples, its name in messages, the architecture that its file states.
 
-    Raise InputError if it has none.
+    `eps` are those of a module's batch norms, by the name of their running variance.
     """
+
+    state: dict[str, Tensor]
+    where: str
+    architecture: str | None = None
+    eps: dict[str, float] = field(default_factory=dict)
+
+
+def known_of(net: Net) -> Known:
+    """Return what is known of a net. Raise InputError if it has no state dict."""
     eps: dict[str, float] = {}
+    stated = None
     if isinstance(net, (str, Path)):
         check_regular(Path(net))
-        state, where = read_instance(Path(net))[0], str(net)
+        (state, facts), where = read_instance(Path(net)), str(net)
+        stated = stated_architecture(facts)
     elif isinstance(net, nn.Module):
         where = "the net"
         state = plain_state(dict(net.state_dict(keep_vars=True)), where)  # the tensors themselves
@@ -110,7 +119,13 @@ def state_of(net: Net) -> tuple[dict[str, Tensor], str, dict[str, float]]:
     else:
         where = "the state dict"
         state = plain_state(net, where)
-    return {name: value.detach() for name, value in state.items() if name != "sdf"}, where, eps
+    return Known({name: value.detach() for name, value in state.items() if name != "sdf"}, where, stated, eps)
+
+
+def stated_architecture(facts: dict[str, Any]) -> str | None:
+    """Return the architecture that a file states among its facts, None if it states none."""
+    stated = facts.get("architecture")
+    return stated if isinstance(stated, str) else None
 
 
 def is_on_disk(path: Path, facts: dict[str, Any]) -> bool:
@@ -146,32 +161,6 @@ def plain_state(value: Any, where: str) -> dict[str, Tensor]:
     return state
 
 
-def names_fit(names: Iterable[str]) -> bool:
-    """Return whether these are the names of a registered architecture's state dict, or of a SIREN's."""
-    names = [name for name in names if not name.endswith("num_batches_tracked")]
-    if unnumbered(names) in known_names(*ARCHITECTURES):
-        return True
-    of_mlp = [name for name in names if name != "sdf"]
-    return bool(of_mlp) and all(map(OF_SIREN.fullmatch, of_mlp))
-
-
-@cache
-def known_names(*architectures: str) -> set[tuple[str, ...]]:
-    """Return the names in state dicts of registered architectures, without the numbers of `layers.{i}`."""
-    found = set()
-    for architecture in map(ARCHITECTURES.__getitem__, architectures):
-        side = (architecture.sides or (8,))[0]
-        for fused in (False, True) if architecture.has_batch_norm else (False,):
-            with torch.random.fork_rng(devices=[]):
-                found.add(unnumbered(shapes_of(architecture.build((1, side, side), 2, fused).state_dict())))
-    return found
-
-
-def unnumbered(names: Iterable[str]) -> tuple[str, ...]:
-    """Return names in order, without the numbers of `layers.{i}`, which implementations count differently."""
-    return tuple(sorted(NUMBERED.sub(r"layers.\2", name) for name in names))
-
-
 def check_numbers(values: Tensor, what: str) -> None:
     """Raise InputError unless values are floating point numbers in a dense tensor, finite in float32 too."""
     if values.device.type == "meta":
@@ -182,29 +171,6 @@ def check_numbers(values: Tensor, what: str) -> None:
         raise InputError(f"{what} holds NaN or infinity; train this instance again")
     if not values.float().isfinite().all():
         raise InputError(f"{what} holds {values.abs().max():.3g}, infinity in float32; train this instance again")
-
-
-def shapes_of(state: dict[str, Tensor]) -> Shapes:
-    """Return shapes by name, without batch norm's counters, which nothing reads."""
-    return {name: tuple(value.shape) for name, value in state.items() if not name.endswith("num_batches_tracked")}
-
-
-def form_of(net: TargetNet, names: Sequence[str]) -> tuple[bool, Shapes]:
-    """Return whether a state dict of these names has batch norm, and the names and shapes it should have."""
-    with_norm, fused = shapes_of(net.trained.state_dict()), shapes_of(net.fused.state_dict())
-    unfused = bool(set(names) & (set(with_norm) - set(fused)))
-    return unfused, with_norm if unfused else fused
-
-
-def renumbered(state: dict[str, Tensor], expected: Shapes) -> dict[str, Tensor]:
-    """Rename `layers.{i}` to our own i, in the same order: implementations count activations differently."""
-    theirs, ours = (
-        sorted({int(found[1]) for name in names if (found := NUMBERED.fullmatch(name))}) for names in (state, expected)
-    )
-    if len(theirs) != len(ours):
-        return state
-    number = dict(zip(theirs, ours))
-    return {NUMBERED.sub(lambda found: f"layers.{number[int(found[1])]}.{found[2]}", k): v for k, v in state.items()}
 
 
 def row_of(net: TargetNet, state: dict[str, Tensor], where: Path | str, eps: dict[str, float] | None = None) -> Tensor:
@@ -245,25 +211,22 @@ def row_of(net: TargetNet, state: dict[str, Tensor], where: Path | str, eps: dic
     return row
 
 
-def find_net(candidates: Sequence[TargetNet], state: dict[str, Tensor], where: Path | str) -> TargetNet:
-    """Return the candidate whose state dict this is. Raise InputError if there is none."""
-    for net in candidates:
-        _, expected = form_of(net, list(state))
-        if shapes_of(renumbered(state, expected)) == expected:
-            return net
-    if len(candidates) == 1:
-        return candidates[0]  # `row_of` names the difference
-    names, shape = ", ".join(net.name for net in candidates), candidates[0].input_shape
-    raise InputError(
-        f"{where} is none of {names} for images of {shape}: it has {describe_names(state)}; check what it was saved from"
-    )
-
-
 def find_row(candidates: Sequence[TargetNet], net: Net) -> tuple[TargetNet, Tensor]:
     """Return the candidate that a net is, and its row (P,). Raise InputError if it is none of them."""
-    state, where, eps = state_of(net)
-    found = find_net(candidates, state, where)
-    return found, row_of(found, state, where, eps)
+    known = known_of(net)
+    found = find_net(candidates, known.state, known.where, [known.architecture])
+    return found, row_of(found, known.state, known.where, known.eps)
+
+
+def registered_row(like: TargetNet, net: Net) -> tuple[TargetNet, Tensor]:
+    """Return the registered architecture that a net is, for images as those of `like`, and its row (P,).
+
+    Where several fit, it is the one that the net's file states, then that of `like`. Raise InputError if it is none.
+    """
+    known = known_of(net)
+    prefer = [known.architecture, like.name]
+    found = registered_net(known.state, like.input_shape, like.num_outputs, known.where, prefer)
+    return found, row_of(found, known.state, known.where, known.eps)
 
 
 def siren_widths(state: dict[str, Tensor], where: Path | str) -> tuple[int, ...]:

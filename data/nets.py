@@ -90,6 +90,16 @@ class NetsDataset:
             parts[part] = self[[i for i, group in enumerate(groups) if group in members]]
         return parts
 
+    def of_architecture(self, name: str) -> "NetsDataset":
+        """Return the instances of one architecture, and no other in `nets`. Raise InputError if there is no such architecture."""
+        if name not in self.nets.names:
+            raise InputError(f"there is no {name} among {', '.join(self.nets.names)}; choose one of them")
+        found = self[self.indices_of(self.nets.names.index(name))]
+        net = self.nets[self.nets.names.index(name)]
+        return replace(
+            found, nets=TargetNets([net]), rows=found.rows[:, : net.num_parameters], class_ids=(0,) * len(found)
+        )
+
     def indices_of(self, class_id: int) -> list[int]:
         """Return the indices of the instances of one architecture."""
         return [i for i, each in enumerate(self.class_ids) if each == class_id]
@@ -121,8 +131,10 @@ class Entry:
     where: str = ""
 
     def line(self) -> str:
-        """Return the line. Raise InputError if it cannot hold the path."""
+        """Return the line. Raise InputError if it cannot hold the path, or the data set's name."""
         check_path_name(self.path)
+        if self.dataset.strip() != self.dataset:
+            raise InputError(f"the data set '{brief(self.dataset)}' begins or ends with white space; rename its folder")
         return f"{self.architecture.list_entry};s{text_of(self.dataset)};{text_of(self.path.as_posix())}"
 
 

@@ -4,6 +4,7 @@ Nothing in a file is executed, and nothing is built that is larger than the file
 with its size first. data/state_dicts.py finds the state dict in what a file holds.
 """
 
+import contextlib
 import mmap
 import re
 import warnings
@@ -37,10 +38,9 @@ def read_tensors(path: Path) -> tuple[Any, dict[str, str]]:
     Numbers of numpy, arrays, paths and argparse's Namespace beside the tensors come back as placeholders. Raise InputError
     for a file that is missing, no regular file, broken, larger inside than outside, or that would run code.
     """
-    check_regular(path)
-    try:
+    with reading(path):
         if path.suffix.lower() == ".safetensors":
-            with safe_open(path, framework="pt") as file:
+            with open_safetensors(path) as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
         if path.suffix.lower() == ".npz":
             arrays = read_arrays(path).items()
@@ -49,6 +49,21 @@ def read_tensors(path: Path) -> tuple[Any, dict[str, str]]:
                 for name, array in arrays
             }, {}
         return read_pt(path), {}
+
+
+@contextlib.contextmanager
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """Open a `.safetensors` whatever it is called, of which nothing but the header is read yet. Raise as `read_tensors`."""
+    with reading(path), safe_open(path, framework="pt") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a broken file raises into an InputError. Raise it too if the file is missing or no regular file."""
+    check_regular(path)
+    try:
+        yield
     except InputError:
         raise
     except Exception as error:  # a broken file may raise anything
@@ -210,7 +225,16 @@ PLACEHOLDERS: list[Any] = [
 ]
 
 
-# numpy's archives
+# numpy's files
+
+
+def open_matrix(path: Path) -> np.ndarray:
+    """Open the matrix of floating point numbers in a `.npy` without reading it. Raise InputError if there is none."""
+    with reading(path):
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind != "f" or not matrix.size:
+        raise InputError(f"{path} is not a matrix of floating point numbers; copy it again")
+    return matrix
 
 
 def read_arrays(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:

@@ -1,8 +1,10 @@
 """Text files, as all readers of lists, tables, annotations and JSON read them: bounded, and in any editor's encoding of UTF."""
 
 import csv
+import gzip
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ SEPARATORS = (",", ";", "\t")  # of tables: spreadsheets write the second where 
 
 
 def read_text(path: Path) -> str:
-    """Return a text file's content, UTF-8 or, with a byte order mark, UTF-16, without the mark.
+    """Return a text file's content, UTF-8 or, with a byte order mark, UTF-16, without the mark. A `.gz` is unpacked.
 
     Raise InputError if it is missing, no regular file, too large, or no text.
     """
@@ -28,13 +30,20 @@ def read_text(path: Path) -> str:
         size = path.stat().st_size
         if size > LARGEST_TEXT:
             raise InputError(f"{path} has {size} bytes, too many for a text; replace or remove it")
-        content = path.read_bytes()
+        if path.suffix.lower() == ".gz":
+            with gzip.open(path) as file:
+                content = file.read(LARGEST_TEXT + 1)  # a few bytes may unpack to any number
+            if len(content) > LARGEST_TEXT:
+                raise InputError(f"{path} has more than {LARGEST_TEXT} bytes once unpacked; replace or remove it")
+        else:
+            content = path.read_bytes()
         utf_16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
         return content.decode("utf-16" if utf_16 else "utf-8-sig")
     except UnicodeError:
         raise InputError(f"{path} cannot be read as text in UTF-8; save it as such, if it is a text") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); replace or remove it") from None
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise InputError(f"{path} cannot be read ({reason}); replace or remove it") from None
 
 
 def split_lines(path: Path) -> list[str]:
