@@ -3,14 +3,16 @@
     python train_single_arch.py                           # photos
     python train_single_arch.py cifar10                   # the paper's sizes
     python train_single_arch.py --objective weights       # instead of behaviour
+    python train_single_arch.py --instances zoo           # instead of lists
 
 Needs the instances of create_nets_dataset_single.py. Writes runs/<dataset>/single/ (the folder of another objective has its
-name): best.pt, with the smallest mean |target - predicted accuracy| on validation instances and images, last.pt,
+name, that of a zoo is zoo/): best.pt, with the smallest mean |target - predicted accuracy| on validation instances and images, last.pt,
 scalars.jsonl and tensorboard/. Run it again to resume from last.pt."""
 
 from training.command_line import run_script
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from tyro.extras import literal_type_from_choices
@@ -20,6 +22,7 @@ from data.folders import Folders
 from data.images import Batches
 from data.load import load_images
 from data.nets import load_nets, meta_batch
+from data.zoos import load_splits
 from evaluation.metrics import accuracy
 from evaluation.spaces import Space, about_images
 from models.instances import TargetNets
@@ -41,6 +44,7 @@ class Config:
     start: Flat[Start] = field(default_factory=Start)
     views: Flat[Views] = field(default_factory=Views)
     architecture: str = "resnet8"  # of the instances
+    instances: Literal["list", "zoo"] = "list"  # of input lists, or of zoo-<architecture>, split by net
     objective: literal_type_from_choices(list(OBJECTIVES)) = "behaviour"  # eq. 1, error of the weights, or their sum
     temperature: Positive = 4.0  # T of eq. 1
     meta_batch: Count = 8  # M, target instances in a step
@@ -71,13 +75,18 @@ def main(config: Config) -> None:
     batches = Batches(images.train, [(seed,)], config.image_batch)
     nets = TargetNets.on_images([get_architecture(config.architecture)], images.image_shape, images.num_classes)
     net = nets[0]
-    train, val = (load_nets(config.folders, images, "single", split, nets) for split in ("train", "val"))
+    if config.instances == "zoo":
+        zoo = config.folders.nets(config.dataset, f"zoo-{config.architecture}")
+        train, val, _ = load_splits(zoo, config.architecture, device).values()
+    else:
+        train, val = (load_nets(config.folders, images, "single", split, nets) for split in ("train", "val"))
     scales = parameter_scales(net.layout, train.rows)
 
     model = PrepAutoencoder(config.sizes)
     start_at_instances(model, config.start, train.rows, accuracy(net, train.rows, images.val))
     space = Space(model.to(device), nets, about_images(nets, images), {})
-    folder = config.folders.run(config.dataset, OBJECTIVE_FOLDERS[config.objective])
+    setting = "zoo" if config.instances == "zoo" else OBJECTIVE_FOLDERS[config.objective]
+    folder = config.folders.run(config.dataset, setting)
     data = {"instances": fingerprint(train.rows, val.rows), "images": images.fingerprint}
     run = Run.of(folder, run_constants(config, **data), space.about, model, config.optim)
     val_accuracy = accuracy(net, val.rows, images.val)

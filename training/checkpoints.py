@@ -1,6 +1,6 @@
 """Checkpoints: whole or absent, safe to load, and with the original release's names for NetSpace."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from data.files import is_regular, written_whole
 from data.tensor_files import read_tensors
 from models.errors import InputError, brief
+from models.instances import TargetNet
 from models.prep_autoencoder import PrepAutoencoder, Sizes
+from models.token_autoencoder import TokenAutoencoder, TokenSizes
+
+Autoencoder = PrepAutoencoder | TokenAutoencoder  # what encodes rows and decodes embeddings
+MOST_LAYERS = 1000
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -75,7 +80,8 @@ def model_entries(model: nn.Module) -> dict[str, Any]:
     NetSpace has the original release's keys: "0" is the encoder, "1" the decoder with the ClassId classifier, if there is one.
     """
     if not isinstance(model, PrepAutoencoder):
-        return {"model": model.state_dict()}
+        sizes = {"sizes": asdict(model.sizes)} if isinstance(model, TokenAutoencoder) else {}
+        return {**sizes, "model": model.state_dict()}
     return {"sizes": asdict(model.sizes), "0": model.encoder.state_dict(), "1": decoder_state(model)}
 
 
@@ -90,7 +96,7 @@ def load_model(model: nn.Module, saved: dict[str, Any], path: Path) -> None:
 
     Raise InputError, naming the first difference, if it is a model of other sizes.
     """
-    if not isinstance(model, PrepAutoencoder):
+    if not isinstance(model, (PrepAutoencoder, TokenAutoencoder)):
         return load_state(model, saved.get("model"), path)
     own = own_entries(model)
     states = given_entries(saved, own, path)
@@ -106,8 +112,10 @@ def load_model(model: nn.Module, saved: dict[str, Any], path: Path) -> None:
                 value.copy_(state[name])  # a state dict's tensors are the module's own
 
 
-def own_entries(model: PrepAutoencoder) -> dict[str, dict[str, Tensor]]:
-    """Return the encoder's and the decoder's entries of a checkpoint, by key."""
+def own_entries(model: Autoencoder) -> dict[str, dict[str, Tensor]]:
+    """Return the entries of a checkpoint, by key: NetSpace has its encoder and its decoder, SANE one."""
+    if isinstance(model, TokenAutoencoder):
+        return {"model": model.state_dict()}
     return {"0": model.encoder.state_dict(), "1": decoder_state(model)}
 
 
@@ -139,44 +147,58 @@ def check_shapes(states: dict[str, dict[str, Tensor]], own: dict[str, dict[str, 
                 )
 
 
-def model_of_sizes(sizes: Any, num_class_ids: int | None, where: str) -> tuple[Sizes, PrepAutoencoder]:
-    """Return sizes, checked, and a model of them without numbers: only the shapes of its entries.
+def model_of_sizes(
+    sizes: Any, num_class_ids: int | None, where: str, net: TargetNet | None = None
+) -> tuple[Callable[[], Autoencoder], Autoencoder]:
+    """Return what builds the model of these sizes, checked, and one without numbers: only the shapes of its entries.
 
-    Raise InputError, beginning with `where`, if they are not those of a NetSpace.
+    It is a NetSpace, or where `sizes` has tokens, SANE for `net`. Raise InputError, beginning with `where`, if they are
+    neither's.
     """
     try:
         chosen = {name: tuple(each) if isinstance(each, list) else each for name, each in dict(sizes).items()}
+        kind: type = TokenSizes if "token_size" in chosen else Sizes
         numbers = [n for each in chosen.values() for n in (each if isinstance(each, tuple) else (each,))]
-        if not all(type(n) is int and 0 < n < 2**31 for n in numbers) or not set(chosen) <= {
-            f.name for f in fields(Sizes)
-        }:
+        known = {field.name for field in fields(kind)}
+        least = 0 if kind is TokenSizes else 1
+        if not all(type(n) is int and least <= n < 2**31 for n in numbers) or not set(chosen) <= known:
             raise ValueError("not sizes")
+        if chosen.get("layers", 0) > MOST_LAYERS or kind is TokenSizes and net is None:
+            raise ValueError("not SANE's sizes")
+
+        def build() -> Autoencoder:
+            if kind is TokenSizes:
+                assert net is not None
+                return TokenAutoencoder(TokenSizes(**chosen), net.layout, net.hidden_channels())
+            return PrepAutoencoder(Sizes(**chosen), num_class_ids)
+
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            return Sizes(**chosen), PrepAutoencoder(Sizes(**chosen), num_class_ids)
+            return build, build()
     except Exception as error:  # numbers too large for torch raise several
         reason = f" ({error})" if isinstance(error, InputError) else ""
         raise InputError(f"{where}: {brief(sizes)} are not the sizes of a NetSpace{reason}") from None
 
 
-def restore_model(saved: dict[str, Any], path: Path, made_by: str, num_class_ids: int | None) -> PrepAutoencoder:
-    """Return the NetSpace of a checkpoint, in eval mode, on the CPU.
+def restore_model(
+    saved: dict[str, Any], path: Path, made_by: str, num_class_ids: int | None, net: TargetNet | None = None
+) -> Autoencoder:
+    """Return the NetSpace or SANE of a checkpoint, in eval mode, on the CPU.
 
     It has the sizes that it was saved with; one of the original release has the paper's. With `num_class_ids` (A) it has a
-    ClassId classifier, which must distinguish so many. Raise InputError if the checkpoint is another's. Nothing is built
-    before the shapes of the tensors in the checkpoint agree with its sizes.
+    ClassId classifier, which must distinguish so many. SANE is for one `net`. Raise InputError if the checkpoint is another's.
+    Nothing is built before the shapes of the tensors in the checkpoint agree with its sizes.
     """
-    remedy = f"name another checkpoint, or make it with: {made_by}"
-    try:
-        shapes = {
-            "emb_size": len(saved["0"]["conv4.0.bias"]),
-            "prep_shape": tuple(saved["1"]["scalelayer.scale"].shape),
-        }
-    except (KeyError, TypeError, AttributeError, IndexError):
-        raise InputError(f"{path} is not a NetSpace checkpoint; {remedy}") from None
-    sizes, outline = model_of_sizes(saved.get("sizes", shapes), num_class_ids, f"{path} is not a NetSpace checkpoint")
+    sizes, what = saved.get("sizes"), f"{path} is not a NetSpace checkpoint"
+    if not (isinstance(sizes, dict) and "token_size" in sizes):
+        try:
+            emb_size, prep_shape = len(saved["0"]["conv4.0.bias"]), tuple(saved["1"]["scalelayer.scale"].shape)
+        except (KeyError, TypeError, AttributeError, IndexError):
+            raise InputError(f"{what}; name another checkpoint, or make it with: {made_by}") from None
+        sizes = saved.get("sizes", {"emb_size": emb_size, "prep_shape": prep_shape})
+    build, outline = model_of_sizes(sizes, num_class_ids, what, net)
     own = own_entries(outline)
     check_shapes(given_entries(saved, own, path), own, path)
     with torch.random.fork_rng(devices=[]):  # its initial parameters are replaced
-        model = PrepAutoencoder(sizes, num_class_ids)
+        model = build()
     load_model(model, saved, path)
     return model.eval()

@@ -10,26 +10,10 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from models.errors import InputError
+from models.errors import Limits
 from training.runtime import Precision
 
 Flat = tyro.conf.OmitArgPrefixes  # the fields of a group are flags without the group's name
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The range of a number: from `low` to `high`, without `low` itself if it is `above`."""
-
-    low: float = 0
-    high: float = 2**63 - 1
-    above: bool = False
-
-    def check(self, flag: str, value: float) -> None:
-        """Raise InputError, naming the flag, unless the value lies in the range."""
-        if not (value > self.low or value == self.low and not self.above):
-            raise InputError(f"{flag} {value}: must be {'more than' if self.above else 'at least'} {self.low}")
-        if value > self.high:
-            raise InputError(f"{flag} {value}: must be at most {self.high}")
 
 
 Count = Annotated[int, Limits(1)]
@@ -84,9 +68,18 @@ class Optim:
     validate_every: Count = 1560  # steps between validations; a checkpoint is written at each
     precision: Precision | None = None  # of convs and matrix products; None: bfloat16 on a GPU, else float32
 
-    def start(self, model: torch.nn.Module) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """Return Adam and its schedule. One cycle begins at 1/25 of the peak and ends at `final_fraction` of it."""
-        optimizer = torch.optim.Adam(model.parameters(), self.learning_rate, fused=True)
+    def start(
+        self, model: torch.nn.Module, weight_decay: float = 0.0
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """Return Adam and its schedule. One cycle begins at 1/25 of the peak and ends at `final_fraction` of it.
+
+        `weight_decay` is AdamW's, on matrices alone.
+        """
+        optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), self.learning_rate, fused=True)
+        if weight_decay:
+            decayed, others = ([p for p in model.parameters() if (p.dim() > 1) == matrix] for matrix in (True, False))
+            groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+            optimizer = torch.optim.AdamW(groups, self.learning_rate, fused=True)
         if self.schedule == "constant":
             return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
         end = 1 / (25 * self.final_fraction) if self.final_fraction else math.inf
@@ -111,6 +104,20 @@ class Views:
 
     prep_noise: NonNegative = 0.0  # std of noise, in units of each PRep's mean absolute value
     reorder_channels: bool = False  # hidden channels in random order: the same function
+
+
+@dataclass(frozen=True)
+class TokenViews:
+    """How windows of tokens are shown to SANE in training."""
+
+    views: Literal["canonical", "one-permuted", "permuted"] = "one-permuted"  # whose channels are in random order
+    token_noise: NonNegative = 0.1  # std of noise, relative to each number
+    target: Literal["clean", "noised"] = "clean"  # what is reconstructed; the reference's is noised
+
+    @property
+    def permuted(self) -> tuple[bool, bool]:
+        """Whether the first and the second view have their channels in random order."""
+        return self.views == "permuted", self.views != "canonical"
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,32 @@ def boundary_pairs(class_ids: list[int], num_class_ids: int) -> list[tuple[int, 
     return [(i, j) for i in low for j in high]
 
 
+# Tokens (SANE Sec. 2)
+
+
+def reconstruction_losses(predicted: Tensor, target: Tensor, mask: Tensor, over: str = "parameters") -> Tensor:
+    """Return the mean squared error (B,) of windows (B, W, D) where the mask is true; over "grid", divided by W*D instead."""
+    errors = ((predicted - target) * mask).square().sum((1, 2))
+    return errors / (mask[0].numel() if over == "grid" else mask.sum((1, 2)))
+
+
+def logit_losses(predicted: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared difference (M,) of logits (M, B, classes) of decoded nets and their targets."""
+    return (predicted.float() - target.float()).square().mean((1, 2))
+
+
+def contrastive_losses(projected: Tensor, temperature: float = 0.1) -> Tensor:
+    """Return NT-Xent (2B,) of the projections (2B, F) of windows: view i and view i+B are of the same window.
+
+    Similarities are cosines; each view is told from the 2B-2 views of other windows.
+    """
+    unit = F.normalize(projected, dim=1)
+    similarity = unit @ unit.T / temperature
+    own = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    partner = torch.arange(len(unit), device=unit.device).roll(len(unit) // 2)
+    return F.cross_entropy(similarity.masked_fill(own, float("-inf")), partner, reduction="none")
+
+
 # Objectives on one architecture
 
 

@@ -1,15 +1,18 @@
-"""What an autoencoder starts from, and how targets are shown to it in training."""
+"""What an autoencoder starts from, and how targets are shown to it in training: as PReps, or as windows of tokens."""
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.streams import stream
+from data.streams import stream, torch_seed
 from models.instances import TargetNet
 from models.prep import pack
 from models.prep_autoencoder import PrepAutoencoder
-from models.rows import reordering
-from training.constants import Start, Views
+from models.rows import reordering, reorderings
+from models.token_autoencoder import TokenAutoencoder
+from training.constants import Start, TokenViews, Views
 
 
 def start_at_instances(model: PrepAutoencoder, start: Start, rows: Tensor, scores: Tensor) -> None:
@@ -40,3 +43,52 @@ def add_noise(rows: Tensor, width: int, views: Views, seed: int, step: int) -> T
     rows = F.pad(rows, (0, width - rows.shape[1]))
     noise = stream("noise", seed, step).standard_normal(rows.shape, dtype="float32")
     return rows + views.prep_noise * rows.abs().mean(1, keepdim=True) * torch.from_numpy(noise).to(rows.device)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Two views of the same windows of instances: what the encoder sees, and what it should reconstruct."""
+
+    shown: Tensor  # (2B, W, D), the first view of every window, then the second
+    target: Tensor  # (2B, W, D), without noise
+    mask: Tensor  # (2B, W, D) bool, true on parameters
+    positions: Tensor  # (2B, W, 3)
+
+    def part(self, chosen: slice) -> "Windows":
+        """Return some of the B windows, in both views."""
+        return Windows(
+            *(
+                each.unflatten(0, (2, -1))[:, chosen].flatten(0, 1)
+                for each in (self.shown, self.target, self.mask, self.positions)
+            )
+        )
+
+
+def draw_windows(model: TokenAutoencoder, rows: Tensor, views: TokenViews, seed: int, step: int) -> Windows:
+    """Draw a window of each of the rows (B, P), aligned and of the same architecture, in two views (SANE Sec. 2).
+
+    The first view is canonical (aligned), or permuted too; the second has its hidden channels in random order, as `views`
+    asks. Everything is drawn on the device, and depends on seed and step alone.
+    """
+    generator = torch.Generator(rows.device).manual_seed(torch_seed("windows", seed, step))
+    total, window = model.num_tokens, min(model.sizes.window, model.num_tokens)
+    start = torch.randint(total - window + 1, (len(rows), 1), generator=generator, device=rows.device)
+    both = [rows, rows]
+    for i, permuted in enumerate(views.permuted):
+        if permuted and model.hidden:
+            both[i] = rows.gather(1, random_orders(model, len(rows), generator))
+    tokens = model.standardized(torch.cat(both))  # (2B, T, D)
+    at = (start + torch.arange(window, device=rows.device)).repeat(2, 1)  # (2B, W)
+    target = tokens.gather(1, at[..., None].expand(-1, -1, tokens.shape[2]))
+    noise = torch.randn(target.shape, generator=generator, device=rows.device)
+    shown = target * (1 + views.token_noise * noise)
+    return Windows(shown, shown if views.target == "noised" else target, model.mask[at], model.positions[at])
+
+
+def random_orders(model: TokenAutoencoder, number: int, generator: torch.Generator) -> Tensor:
+    """Draw orders of all hidden channels for each of so many rows: an index (number, P) int64."""
+    shapes = dict(zip(model.layout.names, model.layout.shapes))
+    sizes = [shapes[f"{channels.made_by[0]}.weight"][0] for channels in model.hidden]
+    device = generator.device
+    orders = [torch.rand(number, size, generator=generator, device=device).argsort(1) for size in sizes]
+    return reorderings(model.layout, model.hidden, orders)

@@ -203,6 +203,30 @@ class Ensemble:
         self.first_bad = FirstBad((len(self),), device)
 
 
+class Trajectories(Ensemble):
+    """Instances in training that are saved several times on the way."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.saved_states: list[dict[str, Tensor]] = []  # entries (M, *shape), on the CPU
+
+    def save_states(self) -> None:
+        """Save the state of all instances as it is now."""
+        self.saved_states.append({name: value.to("cpu", copy=True) for name, value in self.state().items()})
+
+    def by_net(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the saved states of one instance after another, entries (K, *shape)."""
+        for i in range(len(self)):
+            yield {name: torch.stack([state[name][i] for state in self.saved_states]) for name in self.saved_states[0]}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "saved_states": self.saved_states}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        super().load_state_dict(saved)
+        self.saved_states = saved["saved_states"]
+
+
 # Stacks of them, and their checkpoints
 
 
