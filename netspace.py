@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.images import ImageSet
@@ -20,7 +21,6 @@ from data.instance_files import Net, export_net, find_row
 from evaluation import arguments
 from evaluation.spaces import Space
 from models.errors import InputError
-from models.prep import pack
 
 Ends = arguments.Numbers | Net | Iterable[Net]
 
@@ -69,8 +69,8 @@ class NetSpace:
         found = [find_row(self.space.nets.nets, each)[1] for each in nets]
         if not found:
             raise InputError("no nets to encode; give at least one")
-        # All as wide as a PRep: nets of several architectures have rows of different lengths.
-        rows = [pack(row[None], self.space.model.prep_shape).flatten(1) for row in found]
+        # All of one width: nets of several architectures have rows of different lengths.
+        rows = [F.pad(row[None], (0, self.space.model.width - len(row))) for row in found]
         embeddings = arguments.finite(
             self.space.encode(torch.cat(rows).to(self.device)), "an embedding", "the net's parameters are"
         )

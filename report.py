@@ -1,20 +1,21 @@
 """Everything that has been run on a data set, as one HTML page, and its numbers in the terminal.
 
-    python report.py             # photos: single, multi, missing
+    python report.py             # photos: single, multi, missing, zoo, sane
     python report.py chairs
     python report.py cifar10 --dataset FOLDER
 
 The page has the numbers beside the paper's, all figures, training curves, PReps of test instances, a slider along gamma and a
-map of all embeddings. It names what is missing, with the command that makes it. It opens without a network. Needs results of
-any other script. Writes runs/<dataset>/report.html."""
+map of all embeddings; of SANE also properties, samples and latents of layers. It names what is missing, with the command that
+makes it. It opens without a network. Needs results of any other script. Writes runs/<dataset>/report.html."""
 
 from training.command_line import run_script
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from data.folders import Folders, dataset_name
+from evaluation.report.embedded import embed_images, embed_sirens
 from evaluation.report.page import (
     Panels,
     Section,
@@ -24,27 +25,23 @@ from evaluation.report.page import (
     training_curves,
     write_report,
 )
-from evaluation.report.panels import (
-    embed_images,
-    embed_sirens,
-    embedding_map,
-    image_slider,
-    prep_pictures,
-    siren_slider,
-)
+from evaluation.report.panels import embedding_map, image_slider, prep_pictures, siren_slider
+from evaluation.report.sane_panels import result_groups
+from evaluation.report.zoo_panels import zoo_panels
 from evaluation.spaces import MultiConfig, SingleConfig
 from evaluation.summary import SETTINGS, print_summary, read_parts
 from models.errors import InputError, brief
 from training.checkpoints import load_checkpoint
 from training.constants import AtLeast2, Count, Flat
 
-SettingName = Literal["single", "multi", "missing", "mlps"]
+SettingName = Literal["single", "multi", "missing", "zoo", "sane", "mlps"]
+OF_IMAGES: tuple[SettingName, ...] = ("single", "multi", "missing", "zoo", "sane")
 
 
 @dataclass(frozen=True)
 class Config:
     dataset: str  # the preset's, or the folder that the instances were made with
-    settings: tuple[SettingName, ...] = ("single", "multi", "missing")  # in this order; those that were run
+    settings: tuple[SettingName, ...] = OF_IMAGES  # in this order; those that were run
     num_preps: Count = 4  # test instances whose PReps are shown
     resolution: AtLeast2 = 48  # of the grid that shapes are meshed on, points a side
     folders: Flat[Folders] = field(default_factory=Folders)
@@ -53,7 +50,7 @@ class Config:
 PRESETS = {
     "photos": Config("photos"),
     "cifar10": Config("cifar10"),
-    "tiny-imagenet-200": Config("tiny-imagenet-200"),
+    "tiny-imagenet-200": Config("tiny-imagenet-200", OF_IMAGES[:-1]),
     "chairs": Config("chairs", ("mlps",)),
     "meshes": Config("data/meshes", ("mlps",)),
     "deepsdf": Config("data/deepsdf", ("mlps",)),
@@ -98,14 +95,15 @@ def section_of(config: Config, name: str, run_dir: Path) -> Section:
     numbers = tables(dataset_name(config.dataset), run_dir, parts)
     missing = [(part.title, commands(config, part.commands)) for part in setting.parts if part not in parts]
     made = {f"{part.name}.json": results for part, results in parts.items()}
-    panels = Panels()
+    panels = Panels(groups=result_groups(made))
     try:
         checkpoint = checkpoint_of(made, run_dir)
         saved = load_checkpoint(checkpoint, commands(config, setting.training)[-1])
         constants = saved.get("constants")  # the original release's checkpoints have none
         constants = constants if isinstance(constants, dict) else {}
         made[checkpoint.name] = {"config": constants, "versions": saved.get("versions")}
-        panels = panels_of(config, name, checkpoint, made)
+        computed = panels_of(config, name, checkpoint, made)
+        panels = replace(computed, groups=[*panels.groups, *computed.groups])
     except InputError as error:
         missing.append((str(error), []))
     curves, images, provenance = training_curves(run_dir), figures(run_dir), provenance_rows(made)
@@ -124,6 +122,9 @@ def checkpoint_of(made: dict[str, dict[str, Any]], run_dir: Path) -> Path:
 def panels_of(config: Config, name: str, checkpoint: Path, made: dict[str, dict[str, Any]]) -> Panels:
     """Return slider, map and PReps of a setting. Raise InputError if something is missing, with what makes it."""
     setting, slider = SETTINGS[name], None
+    if name in ("zoo", "sane"):
+        constants, train = made[checkpoint.name]["config"], commands(config, setting.training)[-1]
+        return zoo_panels(config.folders, config.dataset, checkpoint, constants, train, config.num_preps)
     part = next(each for each in setting.parts if each.name.startswith("interpolate"))
     line, made_by = made.get(f"{part.name}.json"), commands(config, part.commands)[0]
     if name == "mlps":

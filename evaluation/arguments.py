@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from data.images import Images, ImageSet
-from data.instance_files import Net, find_row
+from data.instance_files import Net, registered_row
 from models.errors import InputError, brief
 from models.instances import TargetNet, TargetNets
-from models.target_nets import ARCHITECTURES
 from training.constants import Search, check_limits
 from training.runtime import pick_device
 
@@ -284,8 +283,7 @@ def as_teacher(teacher: Any, like: TargetNet, device: torch.device) -> Callable[
         return teacher
     if not is_net(teacher):
         raise InputError(f"the teacher is {type(teacher).__name__}, not a function, a module, a state dict or a file")
-    known = [TargetNet(each, like.input_shape, like.num_outputs) for each in ARCHITECTURES.values()]
-    found, row = find_row(known, as_nets(teacher)[0][0])
+    found, row = registered_row(like, as_nets(teacher)[0][0])
     return found.module(row.to(device))
 
 

@@ -104,6 +104,18 @@ def correlation(one: Sequence[float], other: Sequence[float], ranks: bool = Fals
     return float((spearmanr if ranks else pearsonr)(one, other).statistic)
 
 
+# Weights
+
+
+def r_squared(predicted: Tensor, target: Tensor, mask: Tensor) -> float:
+    """Return R^2 of standardized tokens (N, T, D) where the mask (T, D) is true: 1 - squared error / variance.
+
+    The variance is around each number's mean over the N instances: predicting the mean instance has 0.
+    """
+    error = ((predicted - target) * mask).square().sum()
+    return 1 - (error / ((target - target.mean(0)) * mask).square().sum()).item()
+
+
 # Signed distance functions (supplement Sec. V)
 
 

@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
 from matplotlib.figure import Figure  # noqa: E402
 
 TARGET, PREDICTED, WEIGHTS, BY_WEIGHTS, BY_BOTH = "#0072B2", "#D55E00", "#666666", "#009E73", "#CC79A7"
+OKABE_ITO = ("#000000", "#666666", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7")
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -127,6 +128,53 @@ def plot_objectives(
         right.set(xlim=(0, None), ylim=(0, None))
         figure.suptitle(title, fontsize=9)
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+REPRESENTATIONS = {  # what a representation is made of: colour, marker, and how it is called
+    "weight_statistics": (TARGET, "o", "weights"),
+    "weights": (TARGET, "o", "weights"),
+    "pca": (TARGET, "o", "weights"),
+    "logit_statistics": (WEIGHTS, "s", "outputs on images"),
+    "logits": (WEIGHTS, "s", "outputs on images"),
+}
+LEARNED = (PREDICTED, "D", "learned embedding")  # all others
+
+
+def plot_properties(properties: dict[str, dict[str, dict]], title: str) -> Figure:
+    """Draw R^2 with its interval for each representation, a panel for each of three properties.
+
+    `properties` are those of predict_properties.json. What lies left of an axis is an arrow at its end, with the number.
+    """
+    panels = [name for name in ("test_accuracy", "generalization_gap", "log_steps") if properties.get(name)]
+    names = list(next(iter(properties.values()), {}))
+    with plt.rc_context({**STYLE, "axes.titlesize": 9}):
+        figure, drawn = plt.subplots(
+            1, max(1, len(panels)), figsize=(7.2, 1.3 + 0.2 * len(names)), sharey=True, squeeze=False
+        )
+        for axes, name in zip(drawn[0], panels):
+            scores = [properties[name][each] for each in names]
+            ends = [end for score in scores for end in (score["r2"], *(score["r2_interval"] or [])) if end is not None]
+            lowest = min((end for end in ends if end > -1), default=0.0)
+            left = lowest - 0.06 * (1 - lowest)
+            for place, (each, score) in enumerate(zip(names, scores)):
+                color, marker, _ = REPRESENTATIONS.get(each.removesuffix("_trees"), LEARNED)
+                value, (low, high) = score["r2"], score["r2_interval"] or (left, left)
+                if value is None:
+                    axes.text(left, place, " not defined", va="center", fontsize=7, color=color)
+                elif value < left:
+                    axes.plot(left, place, "<", color=color, markersize=5, clip_on=False)
+                    axes.text(left, place, f"   {value:.1f}", va="center", fontsize=7, color=color)
+                else:
+                    axes.plot([max(low, left), max(high, left)], [place, place], "-|", color=color, markersize=5)
+                    axes.plot(value, place, marker, color=color, markersize=4.5)
+            axes.set(xlim=(left, 1 + 0.06 * (1 - lowest)), xlabel="$R^2$", title=name.replace("_", " "))
+        drawn[0][0].set_yticks(range(len(names)), [each.replace("_", " ") for each in names])
+        drawn[0][0].set_ylim(len(names) - 0.5, -0.5)
+        for color, marker, label in dict.fromkeys([*REPRESENTATIONS.values(), LEARNED]):
+            drawn[0][0].plot([], [], marker, color=color, markersize=5, label=label)
+        figure.suptitle(title, fontsize=9)
+        figure.legend(*drawn[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -250,4 +298,36 @@ def plot_search(curves: dict[str, tuple[np.ndarray, np.ndarray]], colors: list[s
             axes.plot(steps, accuracies, color=color, linewidth=1.4, label=name)
         axes.set(xlabel="step of latent space optimization", ylabel="validation accuracy (%)", title=title)
         figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def plot_finetuning(methods: dict[str, dict[str, list[float]]], chance: float, title: str) -> Figure:
+    """Draw accuracies (percent) over epochs: a line with markers for each method, "epochs" and "accuracy_mean" in each.
+
+    Epochs are at equal distances. Baselines are dashed; of samples, the marker shows how they were selected.
+    """
+    markers = {"kde": "o", "sub": "D", "boot": "^"}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(5.4, 3.6))
+        for i, (name, found) in enumerate(methods.items()):
+            position, head = range(len(found["epochs"])), name.split("_")[0]
+            style = (
+                {"linestyle": "-", "marker": markers[head]} if head in markers else {"linestyle": "--", "marker": "s"}
+            )
+            color, width = OKABE_ITO[i % len(OKABE_ITO)], 1.0 if head == "kde" else 1.6
+            filled = {} if i < len(OKABE_ITO) else {"markerfacecolor": "none"}
+            axes.plot(
+                position,
+                found["accuracy_mean"],
+                color=color,
+                linewidth=width,
+                markersize=4.5,
+                label=name,
+                **style,
+                **filled,
+            )
+        draw_chance(axes, chance)
+        axes.set(xlabel="epochs of fine-tuning", ylabel="test accuracy (%)", title=title, ylim=(0, None))
+        axes.set_xticks(position, [str(epoch) for epoch in found["epochs"]])
+        figure.legend(loc="outside right center", fontsize=7.5)
     return figure

@@ -9,6 +9,7 @@ from models.errors import InputError, brief
 
 LONGEST_LIST = 1_000_000
 LARGEST = 1e15
+MOST_ROWS = 2000  # properties (a recall for each class), representations, methods
 LONGEST_NAME = 4096  # characters; names of architectures and paths of instances
 
 Check = Callable[[Any], None]  # raises ValueError for a value that is not as it should be
@@ -51,12 +52,12 @@ def name(value: Any) -> None:
         raise ValueError(f"{brief(value)} is not a name")
 
 
-def list_of(check: Check, at_least: int = 1) -> Check:
+def list_of(check: Check, at_least: int = 1, at_most: int = LONGEST_LIST) -> Check:
     """Return the check of a list."""
 
     def check_list(value: Any) -> None:
-        if not isinstance(value, list) or not at_least <= len(value) <= LONGEST_LIST:
-            raise ValueError(f"{brief(value)} is not a list of {at_least} to {LONGEST_LIST} values")
+        if not isinstance(value, list) or not at_least <= len(value) <= at_most:
+            raise ValueError(f"{brief(value)} is not a list of {at_least} to {at_most} values")
         for each in value:
             check(each)
 
@@ -83,12 +84,12 @@ def object_of(*alike: str, **checks: Check) -> Check:
     return check_object
 
 
-def map_of(check: Check) -> Check:
+def map_of(check: Check, at_most: int = LONGEST_LIST) -> Check:
     """Return the check of an object whose entries are all alike, under any names."""
 
     def check_map(value: Any) -> None:
-        if not isinstance(value, dict) or len(value) > LONGEST_LIST:
-            raise ValueError(f"{brief(value)} is not an object")
+        if not isinstance(value, dict) or len(value) > at_most:
+            raise ValueError(f"{brief(value)} is not an object of at most {at_most} entries")
         for key, each in value.items():
             name(key)
             try:
@@ -121,9 +122,52 @@ def class_ids_in(*keys: str) -> Check:
     return check_ids
 
 
+def interval_or_none(value: Any) -> None:
+    """Accept two numbers, the first not above the second, or None where there is no interval."""
+    if value is not None:
+        list_of(number, 2, 2)(value)
+        if value[0] > value[1]:
+            raise ValueError(f"{brief(value)} is not an interval")
+
+
+def fraction(value: Any) -> None:
+    """Accept a number from 0 to 1, or a little above by rounding."""
+    number(value)
+    if not 0 <= value <= 1 + 1e-6:
+        raise ValueError(f"{brief(value)} is not from 0 to 1")
+
+
+def not_negative(value: Any) -> None:
+    """Accept a number from 0."""
+    number(value)
+    if value < 0:
+        raise ValueError(f"{brief(value)} is below 0")
+
+
 numbers, counts, names = list_of(number), list_of(count), list_of(name)
 accuracies = object_of("target_accuracy", "predicted_accuracy", target_accuracy=numbers, predicted_accuracy=numbers)
 line = object_of(gamma=list_of(gamma, at_least=2), **{"from": name, "to": name})
+
+score = object_of(r2=number_or_none, r2_interval=interval_or_none, kendall_tau=number_or_none, n=count)
+properties = map_of(map_of(score, MOST_ROWS), MOST_ROWS)  # by property and representation
+novelty = object_of(distance=not_negative, error_overlap=fraction)
+methods = map_of(
+    object_of(
+        "epochs",
+        "accuracy_mean",
+        "accuracy_std",
+        epochs=counts,
+        accuracy_mean=numbers,
+        accuracy_std=list_of(not_negative),
+        novelty=novelty,
+    ),
+    MOST_ROWS,
+)
+
+
+def check_transfer(value: dict[str, Any]) -> None:
+    """Accept scores on other zoos, which are there only if they were asked for."""
+    object_of(**({"transfer": map_of(properties)} if "transfer" in value else {}))(value)
 
 
 def check_at_gamma(value: dict[str, Any]) -> None:
@@ -220,6 +264,8 @@ RESULTS: dict[str, Check] = {
         ),
         check_distances,
     ),
+    "predict_properties": both(object_of(properties=properties), check_transfer),
+    "sample_finetune": object_of(methods=methods, novelty=map_of(novelty, MOST_ROWS)),
 }
 
 

@@ -20,15 +20,10 @@ from evaluation.arguments import as_numbers, ask_teacher, in_eval_mode
 from evaluation.metrics import interpolate, mixed_accuracy, where_right
 from models.errors import InputError, brief
 from models.instances import TargetNets
-from models.prep import check_prep_shape
 from models.prep_autoencoder import PrepAutoencoder
 from models.target_nets import ARCHITECTURES, architectures_by_class_id, get_architecture
-from training.checkpoints import (
-    check_shapes,
-    load_checkpoint,
-    model_of_sizes,
-    restore_model,
-)
+from models.token_autoencoder import TokenAutoencoder
+from training.checkpoints import check_shapes, load_checkpoint, model_of_sizes, restore_model
 from training.constants import Flat, Search
 from training.latent_search import LatentSearch
 from training.losses import class_id_losses, teacher_losses
@@ -51,8 +46,14 @@ class Space:
     InputError if its PReps are too small for one of the nets.
     """
 
-    def __init__(self, model: PrepAutoencoder, nets: TargetNets, about: dict[str, Any], trained: dict[str, Any]):
-        check_prep_shape(model.prep_shape, nets.num_parameters)
+    def __init__(
+        self,
+        model: PrepAutoencoder | TokenAutoencoder,
+        nets: TargetNets,
+        about: dict[str, Any],
+        trained: dict[str, Any],
+    ):
+        model.check_nets(nets.num_parameters)
         self.model, self.nets, self.about, self.trained = model.eval(), nets, about, trained
 
     @property
@@ -173,7 +174,7 @@ class Space:
         Raise InputError if it is missing (`made_by` is the command that makes it), broken or for other nets.
         """
         saved = load_checkpoint(path, made_by)
-        model = restore_model(saved, path, made_by, len(nets) if len(nets) > 1 else None)
+        model = restore_model(saved, path, made_by, len(nets) if len(nets) > 1 else None, nets[0])
         return cls(model, nets, about, trained_of(saved))
 
     @classmethod
@@ -197,9 +198,10 @@ class Space:
                 f"one of {', '.join(ORIGINALS)}"
             )
         check_about(about, checkpoint)
-        num = num_architectures(about)
-        model = restore_model(saved, checkpoint, made_by, num if num > 1 else None)
-        return cls(model, nets_about(about, model.width, checkpoint), about, trained_of(saved))
+        num, width = num_architectures(about), num_in_tokens(saved.get("model"))
+        nets = None if width is None else nets_about(about, width, checkpoint)
+        model = restore_model(saved, checkpoint, made_by, num if num > 1 else None, nets and nets[0])
+        return cls(model, nets or nets_about(about, model.width, checkpoint), about, trained_of(saved))
 
     def save(self, folder: Path) -> None:
         """Write `netspace.safetensors` and `config.json`, all that another machine needs. Raise InputError on failure."""
@@ -247,6 +249,12 @@ def about_original(name: str) -> dict[str, Any]:
 def num_architectures(about: dict[str, Any]) -> int:
     """Return how many architectures `about` describes."""
     return 1 if "siren_widths" in about else len(about["architectures"])
+
+
+def num_in_tokens(state: Any) -> int | None:
+    """Return P of a SANE's nets from its state dict, None for another's."""
+    reference = state.get("reference") if isinstance(state, dict) else None
+    return len(reference) if isinstance(reference, Tensor) and reference.dim() == 1 else None
 
 
 def nets_about(about: dict[str, Any], largest: int, path: Path) -> TargetNets:
@@ -310,18 +318,20 @@ def load_saved(folder: Path) -> Space:
     check_about(about, folder / CONFIG)
     num = num_architectures(about)
     classes = num if num > 1 else None
-    sizes, outline = model_of_sizes(config.get("sizes"), classes, f"{folder / CONFIG}: sizes")
     check_regular(folder / WEIGHTS)
     if fingerprint_of_file(folder / WEIGHTS) != config.get("weights"):
         raise InputError(f"{folder / WEIGHTS} is not the space of {CONFIG} beside it; save or copy both again")
     state, _ = read_tensors(folder / WEIGHTS)
+    width = num_in_tokens(state)
+    nets = None if width is None else nets_about(about, width, folder / CONFIG)
+    build, outline = model_of_sizes(config.get("sizes"), classes, f"{folder / CONFIG}: sizes", nets and nets[0])
     check_shapes({"all": state}, {"all": outline.state_dict()}, folder / WEIGHTS)
     for name, value in state.items():
         check_numbers(value, f"{folder / WEIGHTS}: '{name}'")
     with torch.random.fork_rng(devices=[]):  # its initial parameters are replaced
-        model = PrepAutoencoder(sizes, classes)
+        model = build()
     model.load_state_dict(state)
-    nets = nets_about(about, model.width, folder / CONFIG)
+    nets = nets or nets_about(about, model.width, folder / CONFIG)
     return Space(model, nets, about, trained if isinstance(trained, dict) else {})
 
 

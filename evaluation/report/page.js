@@ -5,12 +5,21 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const template = () => templates[dark.matches ? "dark" : "light"];
 
 for (const chart of charts) {
-  const {data, layout} = JSON.parse(chart.dataset.figure);
-  Plotly.newPlot(chart, data, {...layout, template: template()}, {displayModeBar: false, responsive: true});
-  // Arrow keys go from point to point, as the pointer does.
-  const points = data.flatMap(({x, y, hoverinfo}, curveNumber) =>
-    hoverinfo === "skip" ? [] : x.map((_, pointNumber) => ({curveNumber, pointNumber})).filter((_, i) => y[i] !== null));
-  let current = -1;
+  const figures = JSON.parse(chart.dataset.figures);
+  let points, current;
+  const show = ({data, layout}) => {
+    // Arrow keys go from point to point, as the pointer does.
+    points = data.flatMap(({x, y, hoverinfo}, curveNumber) => hoverinfo === "skip" ? [] :
+      x.map((_, pointNumber) => ({curveNumber, pointNumber})).filter((_, i) => x[i] !== null && y[i] !== null));
+    current = -1;
+    Plotly.react(chart, data, {...layout, template: template()}, {displayModeBar: false, responsive: true});
+  };
+  show(figures[0]);
+  const choice = figures.length > 1 && chart.previousElementSibling.querySelector("select");
+  if (choice) {
+    choice.selectedIndex = 0;  // a browser may have kept another one of before the page was loaded again
+    choice.addEventListener("change", () => show(figures[choice.selectedIndex]));
+  }
   chart.addEventListener("keydown", event => {
     const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
     if (!step || !points.length) return;

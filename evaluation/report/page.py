@@ -16,18 +16,9 @@ from plotly.offline import get_plotlyjs
 from data.files import list_files, write_text
 from data.texts import read_text
 from evaluation.plots import BY_WEIGHTS, PREDICTED, TARGET
-from evaluation.report.panels import (
-    ARCHITECTURE_STYLES,
-    DIFFERENCES,
-    NEUTRAL,
-    PARAMETERS,
-    Chart,
-    Prep,
-    Slider,
-    chart_figure,
-    curve,
-    data_uri,
-)
+from evaluation.report.charts import ARCHITECTURE_STYLES, NEUTRAL, Chart, Group, chart_figure, curve
+from evaluation.report.panels import Slider
+from evaluation.report.pictures import DIFFERENCES, PARAMETERS, Prep, data_uri
 from evaluation.shape_figures import SCRIPT as VIEWS_SCRIPT
 from evaluation.shape_figures import SLIDER_SCRIPT
 from evaluation.summary import PAPER, Part, as_text, numbers_of
@@ -47,12 +38,18 @@ ALTERNATIVES = {
     "eval_latspace_single": "Validation accuracy over the steps of latent space optimization",
     "eval_latspace_multi": "Validation accuracy of each architecture over the steps of latent space optimization",
     "interpolate_mlps": "Rows of shapes along gamma, decoded from the latent line and of averaged weights",
+    "predict_properties": "R² of properties of unseen nets, by what represents the nets, with intervals",
+    "sample_finetune": "Test accuracy over epochs of fine-tuning, by where the nets start from",
 }
 # Title, vertical axis, whether it is logarithmic, and the curves' names in scalars.jsonl.
 CURVES = (
     ("Training loss", "loss", True, ("loss", "kd_loss", "class_id_loss")),
+    ("Reconstruction", "squared error (variances of a layer)", True, ("reconstruction",)),
+    ("Contrast of two views", "NT-Xent (nats)", False, ("contrast",)),
+    ("Behaviour of decoded nets", "squared error of logits", True, ("behaviour",)),
     ("Validation error", "mean |target − predicted| (points)", False, ("val_accuracy_error",)),
     ("Validation error of the weights", "squared error (mean instance: 1)", False, ("val_weight_error",)),
+    ("Validation R² of the weights", "R² (mean instance: 0)", False, ("val_weight_r2",)),
     (
         "Validation accuracy",
         "accuracy (%)",
@@ -91,11 +88,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Panels:
-    """What is computed from a trained space."""
+    """What is computed from a trained space, and groups of charts of results."""
 
     slider: Slider | None = None
     map: Chart | None = None
     preps: Sequence[Prep] = ()
+    groups: Sequence[Group] = ()
 
 
 @dataclass(frozen=True)

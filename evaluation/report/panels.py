@@ -1,185 +1,47 @@
 """What the report computes from a trained space: the map of embeddings, PReps as pictures, and the slider along gamma."""
 
-import base64
-import html
-import io
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import torch
-import torch.nn.functional as F
-from matplotlib import colormaps
-from matplotlib.colors import Colormap, LinearSegmentedColormap
-from PIL import Image
-from torch import Tensor
 
-from data.folders import Folders
-from data.nets import NetsDataset, load_nets, load_sirens
-from evaluation.metrics import accuracy_of, interpolate
 from evaluation.plots import PREDICTED, TARGET, WEIGHTS
+from evaluation.report.charts import (
+    ARCHITECTURE_STYLES,
+    NEUTRAL,
+    Chart,
+    chart_figure,
+    color_bar,
+    curve,
+    map_figure,
+    pca,
+    plain,
+)
+from evaluation.report.embedded import Embedded
+from evaluation.report.pictures import (
+    DIFFERENCES,
+    PARAMETERS,
+    Picture,
+    Prep,
+    block_side,
+    line_pictures,
+    percentile_range,
+    picture,
+    png,
+)
 from evaluation.shape_figures import mesh_trace
-from evaluation.spaces import MultiConfig, SingleConfig, Space, about_sirens, load_experiment
 from evaluation.surfaces import level_sets
 from models.errors import InputError
-from training.runtime import pick_device
 
-# Okabe and Ito's colours, each with a symbol: the paper's red and green are alike to many readers.
-ARCHITECTURE_STYLES = (
-    ("#E69F00", "circle"),
-    ("#56B4E9", "square"),
-    ("#009E73", "triangle-up"),
-    ("#CC79A7", "diamond"),
-    ("#D55E00", "circle"),
-    ("#0072B2", "square"),
-)
-NEUTRAL = "#888888"  # visible on the light and on the dark page
 LATENT_STYLE, WEIGHTS_STYLE = (PREDICTED, "diamond"), (NEUTRAL, "circle")
-PARAMETERS, DIFFERENCES = colormaps["viridis"], LinearSegmentedColormap.from_list("", (TARGET, "#F7F7F7", PREDICTED))
-SIDE = 128  # pixels of a picture at most; larger PReps are averaged in square blocks
 MOST_GAMMAS = 101  # of the slider; each has its pictures on the page
-TRANSPARENT = 255  # in the pictures' palettes, for what is no parameter
 DECODED, AVERAGED = "decoded from the latent line", "averaged weights"
 
 
-# Instances in the latent space
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """Instances of every split, one split after the other, and their embeddings.
-
-    `splits` names the split of each of the N instances, `embeddings` are (N, E). `values` are the targets' test accuracies in
-    percent, or of SIRENs the closeness of the predicted ones; it is empty if they are unknown.
-    """
-
-    space: Space
-    instances: NetsDataset
-    splits: tuple[str, ...]
-    embeddings: Tensor
-    values: list[float]
-
-    @classmethod
-    def of(cls, space: Space, sets: dict[str, NetsDataset], values: list[float] | None = None) -> "Embedded":
-        """Embed the instances of `sets`, by split."""
-        joined: dict[str, Any] = {
-            name: sum((getattr(each, name) for each in sets.values()), ()) for name in ("class_ids", "facts", "paths")
-        }
-        rows = torch.cat([each.rows for each in sets.values()])
-        instances = replace(next(iter(sets.values())), rows=rows, samples=None, **joined)
-        splits = tuple(split for split, each in sets.items() for _ in range(len(each)))
-        values = values if values is not None and len(values) == len(instances) else []
-        return cls(space, instances, splits, space.encode(rows), values)
-
-    def index_of(self, name: str, made_by: str) -> int:
-        """Return the index of an instance that a result names. Raise InputError if no input list names it."""
-        index = self.instances.index_of(name)
-        if index is None:
-            raise InputError(f"{name}, an end of the line, is in no input list; run again: {made_by}")
-        return index
-
-    def architecture(self, index: int) -> str:
-        """Return the name of an instance's architecture."""
-        return self.instances.nets.names[self.instances.class_ids[index]]
-
-    def parameters(self, rows: Tensor, class_ids: Sequence[int]) -> list[np.ndarray]:
-        """Return rows (K, >= P) as K arrays (P_k,) float32, without the padding and what the decoder puts there."""
-        sizes = [self.instances.nets[class_id].num_parameters for class_id in class_ids]
-        return [row[:size] for row, size in zip(rows.cpu().numpy(), sizes)]
-
-    def along(
-        self, ends: Sequence[int], gamma: Sequence[float], class_ids: Sequence[int]
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return K arrays (P_k,) decoded from the line between two embeddings, and K of the averages of the two rows."""
-        factors = torch.tensor(gamma, device=self.embeddings.device)
-        start, end = ends
-        decoded = self.space.decode(interpolate(self.embeddings[start], self.embeddings[end], factors))
-        averaged = interpolate(self.instances.rows[start], self.instances.rows[end], factors)
-        return self.parameters(decoded, class_ids), self.parameters(averaged, class_ids)
-
-
-def embed_images(config: SingleConfig | MultiConfig) -> Embedded:
-    """Embed the instances of one architecture or of several, and measure their test accuracy.
-
-    Raise InputError if something is missing, with the command that makes it.
-    """
-    images, space, test = load_experiment(config)
-    sets = {split: load_nets(config.folders, images, config.setting, split, test.nets) for split in ("train", "val")}
-    sets["test"] = test
-    values = [value for each in sets.values() for value in accuracy_of(each, images.test).tolist()]
-    return Embedded.of(space, sets, values)
-
-
-def embed_sirens(folders: Folders, dataset: str, checkpoint: Path, made_by: str, closeness: list[float]) -> Embedded:
-    """Embed SIRENs, which have no validation split; `closeness` is in train_mlps.json. Raise InputError likewise."""
-    device = pick_device()
-    sets = {split: load_sirens(folders, dataset, split, device) for split in ("train", "test")}
-    nets = sets["test"].nets
-    space = Space.of_checkpoint(checkpoint, made_by, nets, about_sirens(nets[0].trained.widths))
-    return Embedded.of(space.to(device), sets, closeness)
-
-
-# Charts
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A figure of plotly, with a text for those who do not see it.
-
-    `moves` has, for every gamma of the slider, what changes in the figure's layout; it is empty if nothing does.
-    """
-
-    figure: go.Figure
-    label: str
-    title: str = ""
-    moves: list[dict[str, Any]] = field(default_factory=list)
-
-
-def plain(text: str) -> str:
-    """Escape what plotly would read as HTML."""
-    return html.escape(text, quote=False)
-
-
-def curve(name: str, x: Sequence[float], y: Sequence[float | None], x_name: str = "step", **style: Any) -> go.Scatter:
-    """Return a line of a chart; values that are not finite are gaps."""
-    finite = [value if value is not None and math.isfinite(value) else None for value in y]
-    hover = f"%{{fullData.name}}: %{{y:.4~g}}<br>{x_name} %{{x}}<extra></extra>"
-    return go.Scatter(name=plain(name), x=list(x), y=finite, hovertemplate=hover, **style)
-
-
-def chart_figure(traces: Sequence[go.Scatter], x: str, y: str, **layout: Any) -> go.Figure:
-    """Return a figure whose axes have these titles. The page gives it its colours, light or dark."""
-    named = sum(trace.showlegend is not False for trace in traces)
-    figure = go.Figure(list(traces), dict(template=go.layout.Template(), showlegend=named > 1, **layout))
-    return figure.update_xaxes(title_text=plain(x)).update_yaxes(title_text=plain(y))
-
-
-def line_chart(traces: Sequence[go.Scatter], y: str, gamma: Sequence[float], **axis: Any) -> Chart:
-    """Return the chart beside the slider; a vertical line is at the slider's gamma."""
-    cursor = dict(type="line", x0=gamma[0], x1=gamma[0], y0=0, y1=1, yref="paper")
-    figure = chart_figure(traces, "interpolation factor γ", y, shapes=[cursor]).update_yaxes(**axis)
-    return Chart(figure, f"{y} along gamma", moves=[{"shapes[0].x0": at, "shapes[0].x1": at} for at in gamma])
-
-
 # The map
-
-
-def pca(embeddings: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return coordinates (N, 2) float64 of embeddings (N, E) on their first two principal axes.
-
-    Also return the fraction of the variance (2,) along each. An axis points to the embedding that lies farthest along it.
-    """
-    embeddings = embeddings.double().cpu()
-    left, lengths, _ = torch.linalg.svd(embeddings - embeddings.mean(0), full_matrices=False)
-    coordinates = F.pad(left * lengths, (0, 2))[:, :2]  # padded, as one or two embeddings have fewer axes
-    farthest = coordinates.gather(0, coordinates.abs().argmax(0, keepdim=True))
-    variances = F.pad(lengths.square(), (0, 2))
-    fractions = variances[:2] / variances.sum().clamp_min(1e-300)
-    return (coordinates * torch.where(farthest < 0, -1.0, 1.0)).numpy(), fractions.numpy()
 
 
 def embedding_map(embedded: Embedded, slider: "Slider | None") -> Chart:
@@ -210,9 +72,7 @@ def embedding_map(embedded: Embedded, slider: "Slider | None") -> Chart:
         nowhere = dict(x=[None], y=[None], mode="markers", hoverinfo="skip")
         traces += [go.Scatter(name=name, marker=style, **nowhere) for name, style in entries.items()]
     if by == "accuracy":
-        bar = dict(title=dict(text="test accuracy (%)", side="right"), thickness=10, outlinewidth=0)
-        layout["coloraxis"] = dict(colorscale="Viridis", colorbar=bar)
-    x_title, y_title = (f"principal axis {i} ({100 * each:.0f} % of variance)" for i, each in enumerate(fractions, 1))
+        layout |= color_bar("test accuracy (%)")
     moves = []
     if slider:
         start, end = coordinates[list(slider.ends)].tolist()
@@ -224,9 +84,7 @@ def embedding_map(embedded: Embedded, slider: "Slider | None") -> Chart:
         for at in slider.gamma:
             x, y = ((1 - at) * a + at * b for a, b in zip(start, end))
             moves.append({"shapes[0].xanchor": x, "shapes[0].yanchor": y})
-    figure = chart_figure(traces, x_title, y_title, **layout)
-    figure.update_yaxes(scaleanchor="x")  # one length on both axes, so distances can be compared
-    return Chart(figure, "Map of all embeddings on two principal axes", moves=moves)
+    return Chart(map_figure(traces, fractions, **layout), "Map of all embeddings on two principal axes", moves=moves)
 
 
 def style_of(class_id: int) -> tuple[str, str]:
@@ -250,64 +108,7 @@ def hover_text(embedded: Embedded, index: int) -> str:
     return f"{plain(embedded.instances.paths[index].stem)}<br>{' · '.join(facts)}"
 
 
-# PReps as pictures: near-square, in false colours (supplement Fig. 5 and 6)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PRep as a data URI, and the values of its first and last colour."""
-
-    name: str
-    source: str
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Prep:
-    """Target, predicted and difference of one instance. `block` is the number of parameters that a pixel is the mean of."""
-
-    name: str
-    architecture: str
-    parameters: int
-    block: int
-    pictures: list[Picture]
-
-
-def block_side(size: int) -> int:
-    """Return the side of the square of parameters that a pixel is the mean of, in a picture of `size` parameters."""
-    return math.ceil(math.ceil(math.sqrt(size)) / SIDE)
-
-
-def picture(row: np.ndarray, size: int) -> np.ndarray:
-    """Return parameters (P,) as a near-square picture (h, w) with room for `size` of them; NaN where there are none."""
-    side = math.ceil(math.sqrt(size))
-    square = np.full((math.ceil(size / side), side), np.nan, np.float32)
-    square.ravel()[: len(row)] = row
-    return np.asarray(Image.fromarray(square).reduce(block_side(size)))
-
-
-def png(values: np.ndarray, low: float, high: float, colors: Colormap) -> str:
-    """Return a picture (h, w), in which NaN is transparent, as a data URI."""
-    fractions = (np.nan_to_num(values) - low) / max(high - low, 1e-12)
-    indices = np.where(np.isnan(values), TRANSPARENT, (fractions.clip(0, 1) * (TRANSPARENT - 1)).round())
-    image = Image.fromarray(indices.astype(np.uint8)).convert("P")
-    palette = colors(np.linspace(0, 1, TRANSPARENT))[:, :3]
-    image.putpalette((255 * palette).round().astype(np.uint8).tobytes() + b"\0\0\0")
-    file = io.BytesIO()
-    image.save(file, "png", optimize=True, transparency=TRANSPARENT)
-    return data_uri(file.getvalue())
-
-
-def data_uri(png_bytes: bytes) -> str:
-    """Return the bytes of a PNG as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(png_bytes).decode()
-
-
-def percentile_range(pictures: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return the 1st and the 99th percentile of all pixels."""
-    low, high = np.nanpercentile(np.concatenate([each.ravel() for each in pictures]), (1, 99))
-    return float(low), float(high)
+# PReps of test instances
 
 
 def prep_pictures(embedded: Embedded, number: int) -> list[Prep]:
@@ -333,14 +134,14 @@ def prep_pictures(embedded: Embedded, number: int) -> list[Prep]:
     return preps
 
 
-def line_pictures(lines: dict[str, list[np.ndarray]], size: int) -> dict[str, list[str]]:
-    """Draw the parameters along lines, K rows by name, as K data URIs, with room for `size` parameters; all on one range."""
-    pictures = {name: [picture(row, size) for row in rows] for name, rows in lines.items()}
-    low, high = percentile_range([each for line in pictures.values() for each in line])
-    return {name: [png(each, low, high, PARAMETERS) for each in line] for name, line in pictures.items()}
-
-
 # The slider
+
+
+def line_chart(traces: Sequence[go.Scatter], y: str, gamma: Sequence[float], **axis: Any) -> Chart:
+    """Return the chart beside the slider; a vertical line is at the slider's gamma."""
+    cursor = dict(type="line", x0=gamma[0], x1=gamma[0], y0=0, y1=1, yref="paper")
+    figure = chart_figure(traces, "interpolation factor γ", y, shapes=[cursor]).update_yaxes(**axis)
+    return Chart(figure, f"{y} along gamma", moves=[{"shapes[0].x0": at, "shapes[0].x1": at} for at in gamma])
 
 
 @dataclass(frozen=True)
