@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-multi demo-3d cifar10-small test test-all test-long lint clean-demo
+.PHONY: help demo demo-multi demo-sane demo-3d cifar10-small test test-all test-long lint clean-demo
 
 help: ## lists these targets
 	@echo "Targets that run Python first make the virtual environment $(VENV) if it is missing. Times are on 2 CPU cores."
@@ -18,11 +18,15 @@ demo-multi: $(VENV)/installed ## runs every image experiment on photos, with fou
 	OMP_NUM_THREADS=1 $(MAKE) --jobs 2 photos-nets-0 photos-nets-1 photos-single photos-multi photos-missing photos-single-search
 	$(RUN) report.py photos
 
+demo-sane: $(VENV)/installed ## trains a zoo of nets, SANE and NetSpace on it, predicts properties, and fine-tunes samples: 8 minutes
+	OMP_NUM_THREADS=1 $(MAKE) --jobs 2 photos-properties photos-samples
+	$(RUN) report.py photos
+
 # Parts of the demos. A part that runs again resumes, or ends at once if it is done.
-.PHONY: photos-nets-0 photos-nets-1 photos-single photos-single-search photos-multi photos-missing
+.PHONY: photos-nets-0 photos-nets-1 photos-single photos-single-search photos-multi photos-missing photos-zoo-0 photos-zoo-1 photos-zoo-space photos-sane photos-properties photos-samples
 
 # Their progress bars are below those of the part that runs beside them.
-photos-nets-0 photos-multi: export TQDM_POSITION = 1
+photos-nets-0 photos-multi photos-zoo-0 photos-zoo-space photos-properties: export TQDM_POSITION = 1
 
 photos-nets-0 photos-nets-1: photos-nets-%: $(VENV)/installed
 	RANK=$* WORLD_SIZE=2 $(RUN) create_nets_dataset_multi.py
@@ -49,6 +53,21 @@ photos-missing: photos-nets-0 photos-nets-1
 	$(RUN) train_multi_arch.py photos --setting missing --num-steps 3528
 	$(RUN) eval_multi.py photos --setting missing
 	$(RUN) interpolate_multi_arch.py photos --setting missing
+
+photos-zoo-0 photos-zoo-1: photos-zoo-%: $(VENV)/installed
+	RANK=$* WORLD_SIZE=2 $(RUN) create_nets_dataset_zoo.py photos --side-by-side 66
+
+photos-zoo-space: photos-zoo-0 photos-zoo-1
+	$(RUN) train_single_arch.py photos --instances zoo
+
+photos-sane: photos-zoo-0 photos-zoo-1
+	$(RUN) train_sane.py
+
+photos-properties: photos-zoo-space photos-sane
+	$(RUN) predict_properties.py
+
+photos-samples: photos-sane
+	$(RUN) sample_finetune.py
 
 demo-3d: $(VENV)/installed ## fits SIRENs to 64 chairs, trains their NetSpace, and draws shapes along lines: 5 minutes
 	$(RUN) create_mlp_dataset.py

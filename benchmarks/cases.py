@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,20 +15,26 @@ from data.images import make_images
 from evaluation.metrics import accuracy
 from models.instances import TargetNet, TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
-from models.target_nets import ARCHITECTURES, architectures_by_class_id, get_architecture, siren
+from models.target_nets import architectures_by_class_id, get_architecture, siren
+from models.token_autoencoder import TokenAutoencoder, TokenSizes
+from training.constants import TokenViews
 from training.losses import (
     boundary_pairs,
     class_id_losses,
+    contrastive_losses,
     distillation_losses,
     interpolate_boundaries,
+    reconstruction_losses,
     sdf_losses,
     teacher_losses,
 )
 from training.runtime import mixed_precision
+from training.views import draw_windows
 from training.zoo import Ensemble, squared_errors
 
 Step = Callable[[], object]
 PHOTOS, CIFAR10 = (1, 8, 8), (3, 32, 32)
+PAPER = ("lenetlike", "vanilla_cnn", "resnet8", "resnet32", "resnet56")
 PLAIN_AT_MOST = 8  # instances one by one cost the same each; so many are timed
 
 
@@ -186,6 +194,39 @@ def small_step(plainly: bool, device: torch.device, m: int = 8, batch: int = 64,
     return single_step(plainly, device, sizes, PHOTOS, m, batch)
 
 
+SANE = TokenSizes(37, 36, 128, 2, 4, 48, 8, (256, 16, 32))
+
+
+def sane_step(
+    plainly: bool, device: torch.device, windows: int = 16, views: bool = True, model_part: bool = True
+) -> Step:
+    """Return a step of train_sane.py on ResNet8, without behaviour: the views of so many windows, and the model on them."""
+    net = target_net("resnet8", PHOTOS)
+    rows = net.fuse(net.start(range(windows)))
+    model = TokenAutoencoder(SANE, net.layout, net.hidden_channels())
+    rows = model.fit(rows, rows[0]).to(device)
+    model.to(device)
+    transformer, chosen, rng, step = model.transformer, TokenViews(), np.random.default_rng(0), count()
+
+    def draw() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if plainly:
+            starts = rng.integers(model.num_tokens - SANE.window + 1, size=windows).tolist()
+            return plain.sane_views(model, rows, starts, chosen, rng)
+        seen = draw_windows(model, rows, chosen, 0, next(step))
+        return seen.shown, seen.target, seen.mask, seen.positions
+
+    fixed = draw()
+
+    def loss() -> Tensor:
+        shown, target, mask, positions = draw() if views else fixed
+        latents = transformer.encode(shown, positions)
+        structure = reconstruction_losses(transformer.decode(latents, positions), target, mask).mean()
+        return 0.95 * structure + 0.05 * contrastive_losses(transformer.project(latents)).mean()
+
+    fused = {} if plainly else {"fused": True}
+    return optimize(torch.optim.Adam(model.parameters(), 1e-3, **fused), loss) if model_part else draw
+
+
 def growth_cases() -> dict[str, dict[int, Case]]:
     """Return cases by what grows, M, B, or the size H*W of a PRep, and by how much."""
     varied = {
@@ -220,7 +261,7 @@ def cases(on_gpu: bool) -> dict[str, Case]:
         ),
         "sdf": Case(f"NetSpace, SDF: 4 SIRENs 256 wide, {p} points, PRep 8x10,000", partial(sdf_step, points=points)),
     }
-    sides = [(name, m) for name in ARCHITECTURES for m in (1, 4, 16, 64, 256) if (name, m) != ("resnet56", 256)]
+    sides = [(name, m) for name in PAPER for m in (1, 4, 16, 64, 256) if (name, m) != ("resnet56", 256)]
     for name, m in [*sides, ("resnet8", 132)]:
         found[f"{name}-{m}"] = Case(
             f"training {m} {name}, batches of 128 images {size}",
@@ -243,5 +284,9 @@ def cases(on_gpu: bool) -> dict[str, Case]:
         PLAIN_AT_MOST,
         "net",
     )
+    size = "16 windows of 48 tokens, two views"
+    found["sane"] = Case(f"SANE: {size}, one of them permuted", sane_step)
+    found["sane-views"] = Case(f"SANE's views alone: {size}", partial(sane_step, model_part=False))
+    found["sane-model"] = Case(f"SANE's model alone: {size}", partial(sane_step, views=False))
     found["decoding"] = Case("decoding one embedding, PRep 8x10,000", decoding)
     return found

@@ -8,6 +8,7 @@ is read back as it comes. No step of the maths is left out or added.
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +18,8 @@ from models.prep_autoencoder import ClassIdClassifier, Decoder, Encoder, PrepAut
 from models.rows import Layout
 from models.target_nets import lenet_like, resnet, vanilla_cnn
 from models.target_nets.siren import FREQUENCY
+from models.token_autoencoder import TokenAutoencoder
+from training.constants import TokenViews
 
 State = dict[str, Tensor]  # of one net
 
@@ -228,3 +231,47 @@ def accuracies(net: TargetNet, rows: Tensor, images: Tensor, labels: Tensor, bat
             right += (run_net(net.name, state, x).argmax(1) == y).sum().item()
         percent.append(100 * right / len(labels))
     return percent
+
+
+# SANE
+
+
+def sane_views(
+    model: TokenAutoencoder, rows: Tensor, starts: list[int], views: TokenViews, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return shown and target windows (2B, W, D), masks and positions, made net by net and permutation by permutation."""
+    shown, targets, masks, places = [], [], [], []
+    for permuted in views.permuted:
+        for row, start in zip(rows, starts):
+            state = state_of(model.layout, row)
+            if permuted:
+                for channels in model.hidden:
+                    order = torch.from_numpy(rng.permutation(len(state[f"{channels.made_by[0]}.bias"])))
+                    for layer in channels.made_by:
+                        for name in (f"{layer}.weight", f"{layer}.bias"):
+                            state[name] = state[name][order]
+                    for layer in channels.read_by:
+                        weight = state[f"{layer}.weight"]
+                        by_channel = weight.reshape(len(weight), len(order), -1)
+                        state[f"{layer}.weight"] = by_channel[:, order].reshape(weight.shape)
+            tokens, mask = sane_tokens(model, state)
+            window = slice(start, start + model.sizes.window)
+            targets.append(tokens[window])
+            noise = torch.randn_like(tokens[window])
+            shown.append(tokens[window] * (1 + views.token_noise * noise))
+            masks.append(mask[window])
+            places.append(model.positions[window])
+    return torch.stack(shown), torch.stack(targets), torch.stack(masks), torch.stack(places)
+
+
+def sane_tokens(model: TokenAutoencoder, state: State) -> tuple[Tensor, Tensor]:
+    """Return the standardized tokens (T, D) of a state dict and their mask, layer by layer."""
+    size = model.sizes.token_size
+    tokens, masks = [], []
+    for number, layer in enumerate(model.tokens.layers):
+        mean, std = model.statistics[:, number]
+        matrix = torch.cat([state[name].reshape(layer.channels, -1) for name in layer.names], 1)
+        padding = (0, -matrix.shape[1] % size)
+        tokens.append(F.pad((matrix - mean) / std, padding).reshape(-1, size))
+        masks.append(F.pad(torch.ones_like(matrix), padding).reshape(-1, size) > 0)
+    return torch.cat(tokens), torch.cat(masks)

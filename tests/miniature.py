@@ -13,6 +13,7 @@ import compare_objectives
 import create_mlp_dataset
 import create_nets_dataset_multi
 import create_nets_dataset_single
+import create_nets_dataset_zoo
 import eval_latspace_multi
 import eval_latspace_single
 import eval_multi
@@ -22,11 +23,14 @@ import import_instances
 import interpolate_mlps
 import interpolate_multi_arch
 import interpolate_single_arch
+import predict_properties
 import report
+import sample_finetune
 import train_latspace_multi
 import train_latspace_single
 import train_mlps
 import train_multi_arch
+import train_sane
 import train_single_arch
 import visualize_prep
 from data.folders import Folders
@@ -35,6 +39,7 @@ from data.photos import load_photos
 from models.instances import TargetNets
 from models.prep_autoencoder import Sizes
 from models.target_nets import architectures_by_class_id
+from models.token_autoencoder import TokenSizes
 
 Config = TypeVar("Config")
 Runs = list[tuple[Any, Any]]  # scripts, each with its config
@@ -141,6 +146,27 @@ def interpolate_mlps_config(root: Path, **changes) -> interpolate_mlps.Config:
     return changed(interpolate_mlps.PRESETS["chairs"], **{**small, "folders": folders(root), **changes})
 
 
+def create_zoo_config(root: Path, **changes) -> create_nets_dataset_zoo.Config:
+    small = dict(num_nets=10, num_checkpoints=4, first_step=4, last_step=60, side_by_side=10, seed=5)
+    return changed(create_nets_dataset_zoo.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
+
+
+def train_sane_config(root: Path, **changes) -> train_sane.Config:
+    small = dict(sizes=TokenSizes(latent_size=8, width=32, layers=1), windows=4, meta_batch=2, image_batch=32)
+    small |= dict(num_steps=12, validate_every=4)
+    return changed(train_sane.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
+
+
+def predict_config(root: Path, **changes) -> predict_properties.Config:
+    small = dict(transfer=("zoo-lenetlike",), num_images=16, num_resamples=50)
+    return config_of(predict_properties, root, **{**small, **changes})
+
+
+def sample_config(root: Path, **changes) -> sample_finetune.Config:
+    small = dict(num_anchors=4, num_draws=4, num_nets=2, rounds=1, condition_images=32, epochs=(0, 1))
+    return config_of(sample_finetune, root, **{**small, **changes})
+
+
 def import_config(root: Path, **changes) -> import_instances.Config:
     """Return the config that imports the project's own instances into another project, `imports` in it."""
     source = root / "runs" / "photos" / "nets" / "resnet8-adam"
@@ -175,6 +201,18 @@ def shape_runs(root: Path) -> Runs:
     return list(zip(scripts, configs))
 
 
+def zoo_runs(root: Path) -> Runs:
+    other = create_zoo_config(root, architectures="lenetlike", num_nets=6, num_checkpoints=2, side_by_side=6)
+    return [
+        (create_nets_dataset_zoo, create_zoo_config(root)),
+        (create_nets_dataset_zoo, other),
+        (train_sane, train_sane_config(root)),
+        (train_single_arch, train_config(root, instances="zoo", num_steps=8, validate_every=4)),
+        (predict_properties, predict_config(root)),
+        (sample_finetune, sample_config(root)),
+    ]
+
+
 def last_runs(root: Path) -> Runs:
     runs: Runs = [(train_latspace_single, search_config(train_latspace_single, root))]
     runs += [(eval_latspace_single, config_of(eval_latspace_single, root))]
@@ -186,7 +224,7 @@ def last_runs(root: Path) -> Runs:
     return runs
 
 
-PARTS = {"single": single_runs, "multi": multi_runs, "shapes": shape_runs, "last": last_runs}
+PARTS = {"single": single_runs, "multi": multi_runs, "shapes": shape_runs, "zoo": zoo_runs, "last": last_runs}
 
 
 class Terminal(io.StringIO):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Everything = dict[str, "miniature.Ran"]  # what each script wrote, by its name
 HERE = Path()
 BIG = ("interpolate_mlps.html", "*.glb", "*.ply", "tensorboard", "imports")  # what a copy of a project rarely needs
-PARTS = ("multi", "shapes", "single")
+PARTS = ("multi", "shapes", "zoo", "single")
 
 
 @pytest.fixture

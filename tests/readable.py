@@ -6,6 +6,7 @@ test_fuzz.py damages them. `KINDS` has a function of an empty folder for each.
 import contextlib
 import io
 import json
+import tempfile
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
@@ -18,21 +19,26 @@ from PIL import Image
 
 from data.cifar10 import load_cifar10
 from data.folders import Folders
+from data.foreign_zoos import ZooOptions, write_foreign_zoo
 from data.image_folder import load_image_folder, read_image
 from data.images import ImageSet
-from data.imports import read_accuracies
+from data.imports import read_accuracies, read_zoo
 from data.instance_files import find_row, read_instance, samples_of, save_instance
 from data.load import load_images
 from data.meshes import read_mesh
 from data.nets import Entry, read_list
 from data.sdf_samples import check_made_with, read_samples
+from data.zoo_folders import ABOUT
+from data.zoos import load_zoo
 from evaluation.spaces import Space, about_images
 from evaluation.summary import SETTINGS, load_search, print_summary, read_curve
 from models.instances import TargetNet, TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import ARCHITECTURES, get_architecture
+from tests.test_foreign_zoos import trial, unterthiner
 from tests.test_image_sets import published, tiny, write_batches
 from tests.test_images import some_images, write_cifar10, write_folder
+from tests.test_zoos import sign, zoo_of
 from training.checkpoints import load_checkpoint, model_entries, save_checkpoint
 from training.run import read_scalars
 
@@ -197,6 +203,8 @@ ALONG = {
     "chamfer_to_start": [0.0, 0.1, None],
     "chamfer_to_end": [0.2, 0.1, None],
 }
+SCORE = {"r2": 0.5, "r2_interval": [0.25, 0.75], "kendall_tau": 0.5, "n": 160}
+NEW = {"distance": 0.5, "error_overlap": 0.6}
 NAMES = {"architectures": ["lenetlike", "resnet8"]}
 RESULTS: dict[str, dict[str, Any]] = {
     "single/eval_single": {"target_accuracy": HALF, "predicted_accuracy": [11.0, 29.0, 51.0]},
@@ -228,6 +236,13 @@ RESULTS: dict[str, dict[str, Any]] = {
         "initial_accuracy": [10.0, 20.0],
         "optimized_accuracy": [15.0, 25.0],
     },
+    "sane/predict_properties": {"properties": {"test_accuracy": {"weight_statistics": SCORE, "sane_mean": SCORE}}},
+    "sane/sample_finetune": {
+        "methods": {
+            "scratch": {"epochs": [0, 1], "accuracy_mean": [10.0, 40.0], "accuracy_std": [1.0, 0.5], "novelty": NEW},
+        },
+        "novelty": {"training_nets": NEW},
+    },
     "mlps/create_mlp_dataset": {"fits": {"a": {"closeness": 0.5, "chamfer": 0.01}, "b": {"closeness": 0.6}}},
     "mlps/train_mlps": {"closeness": {"train": [0.5, 0.6], "test": [0.1]}},
     "mlps/interpolate_mlps": {
@@ -246,7 +261,7 @@ def results(root: Path) -> Made:
     assert set(SETTINGS) >= {name.split("/")[0] for name in RESULTS}
 
     def read() -> None:
-        for setting in ("single", "multi", "mlps"):
+        for setting in ("single", "multi", "sane", "mlps"):
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
                 print_summary(root / "photos" / setting)
@@ -323,6 +338,62 @@ def cifar10_batches(root: Path) -> Made:
     return sorted((root / "cifar-10-batches-py").iterdir()), lambda: check_images(load_cifar10(root))
 
 
+# Zoos
+
+
+def check_zoo(folder: Path) -> None:
+    zoo = load_zoo(folder)
+    assert len(zoo.nets) == len(zoo.nets.facts) == len(zoo.nets.rows) > 0
+    assert all(isinstance(facts["step"], int) and 0 <= facts["test_accuracy"] <= 100 for facts in zoo.nets.facts)
+    finite(zoo.nets.rows)
+
+
+def own_zoo(root: Path) -> Made:
+    """A zoo whose fingerprints are always those of its files: nothing but the content can give damage away."""
+    folder = root / "zoo"
+    zoo_of(folder, ("lenetlike", "resnet8"), nets=1)
+    text = (folder / ABOUT).read_bytes()
+
+    def read() -> None:
+        if (folder / ABOUT).read_bytes() != text:
+            return check_zoo(folder)
+        sign(folder)
+        try:
+            check_zoo(folder)
+        finally:
+            (folder / ABOUT).write_bytes(text)
+
+    return [
+        folder / ABOUT,
+        folder / "facts.csv",
+        folder / "lenetlike.safetensors",
+        folder / "resnet8.safetensors",
+    ], read
+
+
+def foreign_zoo(layout: str, make: Callable[[Path], Any]) -> Callable[[Path], Made]:
+    """A zoo of others; what can be read of it makes a zoo that opens."""
+
+    def made(root: Path) -> Made:
+        make(root / "zoo")
+        options = ZooOptions()
+
+        def read() -> None:
+            sources, left_out = read_zoo(root / "zoo", layout, "mnist", options)
+            with tempfile.TemporaryDirectory() as folder:
+                write_foreign_zoo(Path(folder) / "new", sources, left_out, "mnist", options, {})
+                check_zoo(Path(folder) / "new")
+
+        return sorted(path for path in (root / "zoo").rglob("*") if path.is_file()), read
+
+    return made
+
+
+def two_trials(source: Path) -> None:
+    for i in range(2):
+        trial(source, i, "tanh", epochs=(0, 1), results=(0, 1))
+
+
 # Shapes
 
 
@@ -375,5 +446,8 @@ KINDS: dict[str, Callable[[Path], Made]] = {
     "CIFAR-10": cifar10,
     "CIFAR-10 batches": cifar10_batches,
     "samples": samples,
+    "zoo": own_zoo,
+    "zoo of modelzoos.cc": foreign_zoo("modelzoos", two_trials),
+    "Unterthiner's zoo": foreign_zoo("unterthiner", lambda source: unterthiner(source, 1, ["relu"], compressed=False)),
     **{f"mesh {suffix}": mesh(suffix) for suffix in (".obj", ".ply", ".stl", ".off", ".glb")},
 }

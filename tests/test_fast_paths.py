@@ -3,6 +3,7 @@
 from copy import deepcopy
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,9 +11,11 @@ import torch.nn.functional as F
 from benchmarks import plain
 from models.instances import TargetNet, TargetNets, run_instances
 from models.prep_autoencoder import PrepAutoencoder, Sizes
-from models.target_nets import ARCHITECTURES, architectures_by_class_id, siren
+from models.target_nets import ARCHITECTURES, architectures_by_class_id, get_architecture, siren
+from models.token_autoencoder import TokenAutoencoder, TokenSizes
 from tests.conftest import PAPER, instances_in_float64
 from tests.test_prep_autoencoder import TOLERANCE, assert_same, assert_same_gradients
+from training.constants import TokenViews
 from training.losses import (
     boundary_pairs,
     class_id_losses,
@@ -22,6 +25,7 @@ from training.losses import (
     teacher_losses,
 )
 from training.runtime import mixed_precision
+from training.views import draw_windows
 from training.zoo import Ensemble, squared_errors
 
 PHOTOS, CIFAR = ((1, 8, 8), 10), ((3, 32, 32), 10)
@@ -173,3 +177,23 @@ def test_float32_is_the_default_on_the_cpu():
         assert not torch.is_autocast_enabled("cpu")
     with mixed_precision(torch.device("cpu"), "bfloat16"):
         assert torch.is_autocast_enabled("cpu")
+
+
+def test_sanes_windows_are_those_made_net_by_net():
+    """Canonical ones number for number; permuted ones have the same function, so the same statistics of every layer."""
+    net = TargetNet(get_architecture("resnet8"), (1, 8, 8), 10)
+    sizes = TokenSizes(37, 4, 8, 1, 2, 200, 8, (256, 16, 32))
+    model = TokenAutoencoder(sizes, net.layout, net.hidden_channels())
+    rows = net.fuse(net.start(range(3)))
+    rows = model.fit(rows, rows[0])
+    views = TokenViews("one-permuted", token_noise=0.0)
+    shown, target, mask, positions = plain.sane_views(model, rows, [0, 0, 0], views, np.random.default_rng(0))
+    ours = draw_windows(model, rows, views, 0, 0)
+    assert torch.equal(mask, ours.mask) and torch.equal(positions, ours.positions)
+    torch.testing.assert_close(target[:3], ours.target[:3])
+    assert torch.equal(shown, target)
+    for tokens in (target[3:], ours.target[3:]):
+        for layer in range(len(model.tokens.layers)):
+            chosen = model.positions[:, 1] == layer
+            values, expected = (each[:, chosen].flatten(1).sort(1)[0] for each in (tokens, ours.target[:3]))
+            torch.testing.assert_close(values, expected)

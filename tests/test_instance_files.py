@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.instance_files import find_net, is_on_disk, read_instance, row_of, save_instance, siren_widths
+from data.instance_files import is_on_disk, read_instance, row_of, save_instance, siren_widths
+from data.recognition import find_net
 from models.errors import InputError
 from models.instances import TargetNet
-from models.target_nets import ARCHITECTURES, siren
+from models.target_nets import ARCHITECTURES, architectures_for, siren
 
 PHOTOS = ((1, 8, 8), 10)
 
@@ -83,7 +84,7 @@ def test_an_instance_is_on_disk_if_its_facts_agree(tmp_path):
 
 
 def test_the_architecture_of_a_state_dict_is_found():
-    nets = [TargetNet(architecture, *PHOTOS) for architecture in ARCHITECTURES.values()]
+    nets = [TargetNet(architecture, *PHOTOS) for architecture in architectures_for(PHOTOS[0])]
     for net in nets:
         for module in (net.trained, net.fused):
             assert find_net(nets, module.state_dict(), "a.pt") is net

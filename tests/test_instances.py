@@ -12,7 +12,7 @@ from torch.func import functional_call
 from models import layers
 from models.errors import InputError
 from models.instances import TargetNet, TargetNets, run_instances
-from models.target_nets import ARCHITECTURES, Architecture, architectures_by_class_id, siren
+from models.target_nets import ARCHITECTURES, Architecture, architectures_by_class_id, architectures_for, siren
 from tests.conftest import instances_in_float64, spread_out
 from training.losses import interpolation_factors
 from training.zoo import Ensemble, squared_errors
@@ -58,7 +58,8 @@ def assert_trains_as_alone(net, build, state, images, form):
 @pytest.mark.parametrize("own_images", [True, False])
 @pytest.mark.parametrize(
     ("name", "on"),
-    [*((name, SMALL) for name in ARCHITECTURES if name != "resnet56")]
+    [*((each.name, SMALL) for each in architectures_for(SMALL[0]) if each.name != "resnet56")]
+    + [("cnn_s-gelu", ((3, 28, 28), 10)), ("cnn_l-silu", CIFAR), ("unterthiner-tanh", ((1, 28, 28), 10))]
     + [(name, CIFAR) for name in ("lenetlike", "vanilla_cnn", "resnet8")]
     + [pytest.param("resnet56", SMALL, marks=pytest.mark.slow)],
 )

@@ -15,23 +15,12 @@ from PIL import Image
 
 import report
 from data.nets import NetsDataset, read_list
-from evaluation.report import panels
+from evaluation.report import panels, pictures
+from evaluation.report.charts import Chart, Group, chart_figure, curve, pca
+from evaluation.report.embedded import Embedded, embed_images
 from evaluation.report.page import Figure, Panels, Section, Table, training_curves, write_report
-from evaluation.report.panels import (
-    PARAMETERS,
-    Chart,
-    Embedded,
-    Picture,
-    Prep,
-    Slider,
-    chart_figure,
-    curve,
-    embedding_map,
-    line_chart,
-    pca,
-    picture,
-    png,
-)
+from evaluation.report.panels import Slider, embedding_map, line_chart
+from evaluation.report.pictures import PARAMETERS, Picture, Prep, picture, png
 from evaluation.spaces import SingleConfig, load_experiment
 from evaluation.summary import PAPER, numbers_of, read_parts
 from models.instances import TargetNets
@@ -47,9 +36,9 @@ WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}  # 
 
 @pytest.fixture(scope="module")
 def root(project_folder, tmp_path_factory):
-    """Run the module's tests in a copy of the project in which one architecture and shapes were run, and no search."""
+    """Run the module's tests in a copy of the project in which one architecture and shapes were run, no search and no zoo."""
     root = copy_project(project_folder, tmp_path_factory.mktemp("report") / "project")
-    for name in ("multi", "missing", "weights", "both", "single/latspace"):
+    for name in ("multi", "missing", "zoo", "sane", "weights", "both", "single/latspace"):
         shutil.rmtree(root / "runs/photos" / name)
     for path in root.glob("runs/photos/single/eval_latspace_single.*"):
         path.unlink()
@@ -280,12 +269,13 @@ def test_hostile_names_are_text(open_page, tmp_path):
     curves = [
         Chart(chart_figure([curve(HOSTILE, [0, 1], [1, 2]) for _ in range(2)], HOSTILE, HOSTILE), HOSTILE, HOSTILE)
     ]
+    choice = Chart.of_choices(dict.fromkeys(("one", HOSTILE), curves[0].figure), HOSTILE, HOSTILE, HOSTILE, HOSTILE)
     section = Section(
         "single",
         HOSTILE,
         HOSTILE,
         [Table(HOSTILE, [(HOSTILE, HOSTILE, HOSTILE)])],
-        Panels(slider, embedding_map(embedded, slider), [prep]),
+        Panels(slider, embedding_map(embedded, slider), [prep], [Group(HOSTILE, HOSTILE, [choice])]),
         curves,
         [Figure(HOSTILE, "data:,", HOSTILE, 1, 1)],
         [(HOSTILE, [HOSTILE])],
@@ -303,6 +293,8 @@ def test_hostile_names_are_text(open_page, tmp_path):
     assert chart.locator(".legendtext").first.text_content() == HOSTILE
     assert chart.locator(".xtitle").text_content() == chart.locator(".ytitle").text_content() == HOSTILE
     assert cells(page.locator("#single")) == [HOSTILE]
+    page.locator("select").select_option(HOSTILE)
+    assert page.locator(".choice").inner_text().startswith(HOSTILE)
 
 
 # The parts
@@ -332,7 +324,7 @@ def test_pca_of_few(number):
 
 @pytest.mark.parametrize(("number", "room"), [(9, 9), (10, 12), (700, 1000)])
 def test_a_prep_is_drawn_row_by_row_and_averaged_in_blocks(monkeypatch, number, room):
-    monkeypatch.setattr(panels, "SIDE", 16)
+    monkeypatch.setattr(pictures, "SIDE", 16)
     row = np.random.default_rng(0).normal(size=number).astype(np.float32)
     side = int(np.ceil(np.sqrt(room)))
     block = int(np.ceil(side / 16))
@@ -362,7 +354,7 @@ def test_the_slider_draws_what_net_space_decodes(root, monkeypatch):
     """Compare the middle of the line with rows decoded by hand."""
     drawn = {}
     monkeypatch.setattr(panels, "line_pictures", lambda lines, size: drawn.update(lines) or {})
-    embedded = panels.embed_images(SingleConfig("photos", folders=miniature.folders(root)))
+    embedded = embed_images(SingleConfig("photos", folders=miniature.folders(root)))
     line = results(root, "photos", "single", "interpolate_single_arch")
     panels.image_slider(embedded, line, "")
     _, space, test = load_experiment(SingleConfig("photos", folders=miniature.folders(root)))

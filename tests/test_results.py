@@ -26,6 +26,8 @@ PAIRS |= {"latent_above_weights_mean": 3.0, "end_below_strongest_mean": 1.0}
 AT = {"1": {"gamma": 0.5, "right_class_ids": 1.0, "accuracy_mean": 20.0, "trained_accuracy_mean": float("nan")}}
 ALONG = {"volume": [1.0, 2.0], "pieces": [1, 0], "chamfer_to_start": [0.1, None], "chamfer_to_end": [None, 0.1]}
 FOUND = {"empty": 0, "pieces": 1.0, "start": None, "end": 0.5}
+SCORE = {"r2": 0.5, "r2_interval": [0.25, 0.75], "kendall_tau": 0.5, "n": 160}
+NEW = {"distance": 0.5, "error_overlap": 1.0}
 GOOD = {
     "eval_single": SINGLE,
     "interpolate_single_arch": {
@@ -66,7 +68,20 @@ GOOD = {
         "summary": {"latent": FOUND, "weights": FOUND},
         **ENDS,
     },
+    "predict_properties": {
+        "properties": {"test_accuracy": {"weight_statistics": SCORE, "sane_mean": {**SCORE, "r2_interval": None}}},
+        "transfer": {
+            "zoo-lenetlike lenetlike": {"log_steps": {"sane_mean": {**SCORE, "r2": None, "kendall_tau": None}}}
+        },
+    },
+    "sample_finetune": {
+        "methods": {
+            "scratch": {"epochs": [0, 5], "accuracy_mean": [10.0, 50], "accuracy_std": [1.0, 0.5], "novelty": NEW},
+        },
+        "novelty": {"training_nets": NEW},
+    },
 }
+OF_ANY_NAMES = ("summary", "properties", "transfer", "methods", "novelty")  # their entries
 DEEP = [3]
 for _ in range(9):
     DEEP = [DEEP] * 10
@@ -126,8 +141,8 @@ def test_an_entry_that_is_missing_is_named(name, path, tmp_path):
     for key in path[:-1]:
         parent = parent[key]
     del parent[path[-1]]
-    if path[0] == "summary" and len(path) == 2:
-        assert numbers_of(PARTS[name], found, tmp_path / "single")
+    if path == ("transfer",) or len(path) == 2 and path[0] in OF_ANY_NAMES:
+        numbers_of(PARTS[name], found, tmp_path / "photos" / "single")
         return
     with pytest.raises(InputError, match=rf"{name}.json.*'{path[-1]}'"):
         numbers_of(PARTS[name], found, tmp_path / "photos" / "single")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from models.errors import InputError
 from models.instances import TargetNet
 from models.rows import Layout, conv_before, reordering
-from models.target_nets import ARCHITECTURES, siren
+from models.target_nets import ARCHITECTURES, architectures_for, siren
 from tests.conftest import instances_in_float64, spread_out
 
 PHOTOS = ((1, 8, 8), 10)
@@ -33,7 +33,7 @@ def test_a_row_is_in_layer_order_with_the_shortcut_after_conv2():
     assert net.layout.names == tuple(f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias"))
 
 
-@pytest.mark.parametrize("name", [name for name, architecture in ARCHITECTURES.items() if architecture.has_batch_norm])
+@pytest.mark.parametrize("name", [each.name for each in architectures_for(PHOTOS[0]) if each.has_batch_norm])
 def test_fused_and_unfused_nets_agree_in_eval_mode(name):
     net, state = instances_in_float64(name, *PHOTOS, m=2)
     rows = net.fuse(state)

@@ -8,7 +8,14 @@ import torch
 
 from models.errors import InputError
 from models.instances import TargetNet
-from models.target_nets import ARCHITECTURES, Architecture, architectures_by_class_id, get_architecture, siren
+from models.target_nets import (
+    ARCHITECTURES,
+    Architecture,
+    architectures_by_class_id,
+    architectures_for,
+    get_architecture,
+    siren,
+)
 from models.target_nets.lenet_like import LeNetLike
 from models.target_nets.siren import Siren
 from tests.conftest import PAPER
@@ -61,7 +68,7 @@ def test_names_that_are_not_registered_are_refused_with_those_that_are():
         get_architecture("resnet9")
 
 
-@pytest.mark.parametrize("shape", [(3, 28, 28), (3, 32, 64)])
+@pytest.mark.parametrize("shape", [(3, 12, 12), (3, 32, 64)])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_images_of_another_size_are_refused(name, shape):
     with pytest.raises(InputError, match=f"{shape[1]}x{shape[2]}"):
@@ -104,3 +111,11 @@ def test_a_siren_is_sin_30_x_between_linear_layers():
 def test_widths_that_are_not_a_sirens_are_refused(widths):
     with pytest.raises(InputError, match=re.escape(str(widths))):
         siren(widths)
+
+
+def test_the_architectures_for_images_of_a_shape_are_those_that_can_be_built_for_them():
+    assert {each.name for each in architectures_for((1, 8, 8))} == set(PAPER)
+    assert {"cnn_s-relu", "unterthiner-relu", "resnet18"} <= {each.name for each in architectures_for((1, 28, 28))}
+    assert "cnn_s-relu" not in {each.name for each in architectures_for((3, 32, 32))}
+    assert [each.name for each in architectures_for((3, 20, 20))] == ["resnet18"]
+    assert not architectures_for((3, 32, 64)) and not architectures_for((3,))
