@@ -8,15 +8,16 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal, get_args, get_type_hints
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.errors import InputError
+from models.errors import InputError, brief
 from models.rebasin import align
 from models.rows import Channels, Layout
-from models.tokens import Tokens
+from models.tokens import Tokens, Units
 
 WINDOWS_AT_ONCE = 128  # in haloed encoding and decoding, of 64 tokens; fewer if windows are longer
 
@@ -34,6 +35,8 @@ class TokenSizes:
     halo: int = 8  # tokens on either side of a chunk that only give context
     positions: tuple[int, int, int] = (128, 16, 32)  # table sizes: places in the sequence, layers, channels
     projected: int = 30  # numbers of a window that are contrasted
+    alignment: Literal["matching", "none"] = "matching"  # of the order of hidden channels to a reference
+    units: Units = "deviation"  # of a layer's numbers: mean and deviation, range to [-1, 1], or root mean square
 
     @property
     def content(self) -> int:
@@ -47,6 +50,10 @@ def check_token_sizes(sizes: TokenSizes) -> None:
         raise InputError(f"width {sizes.width}: must be even and a multiple of the {sizes.heads} heads")
     if sizes.halo < 0 or sizes.content < 1:
         raise InputError(f"window {sizes.window}, halo {sizes.halo}: a window must be longer than twice the halo")
+    for name in ("alignment", "units"):
+        choices = get_args(get_type_hints(TokenSizes)[name])
+        if getattr(sizes, name) not in choices:
+            raise InputError(f"{name} {brief(getattr(sizes, name))}: choose {', '.join(choices)}")
     if min(sizes.token_size, sizes.latent_size, sizes.layers, sizes.projected, *sizes.positions) < 1:
         raise InputError(f"{sizes}: every number must be at least 1")
 
@@ -209,7 +216,8 @@ class TokenAutoencoder(nn.Module):
         self, sizes: TokenSizes, layout: Layout, hidden: list[Channels], transformer: TokenTransformer | None = None
     ):
         super().__init__()
-        self.sizes, self.layout, self.hidden = sizes, layout, hidden
+        self.sizes, self.layout = sizes, layout
+        self.hidden = hidden  # which channels have no order of their own
         self.transformer = TokenTransformer(sizes) if transformer is None else transformer
         self.tokens = Tokens(layout, sizes.token_size)
         check_positions(self.tokens, sizes)
@@ -248,13 +256,13 @@ class TokenAutoencoder(nn.Module):
         """Set reference (P,) and statistics from training rows (N, P). Return the rows aligned."""
         self.reference.copy_(reference)
         aligned = self.aligned(rows)
-        self.statistics.copy_(self.tokens.statistics(aligned))
+        self.statistics.copy_(self.tokens.statistics(aligned, self.sizes.units))
         return aligned
 
     def aligned(self, rows: Tensor) -> Tensor:
         """Return rows (M, P) with their hidden channels in the order nearest to the reference."""
         rows = rows[:, : self.width]
-        if not self.hidden:
+        if not self.hidden or self.sizes.alignment == "none":
             return rows
         return rows.gather(1, align(self.layout, self.hidden, rows, self.reference).to(rows.device))
 

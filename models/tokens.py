@@ -7,6 +7,7 @@ has running statistics, of 1 each.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from models.errors import InputError
 from models.rows import Layout
 
+Units = Literal["deviation", "range", "root-mean-square"]
 AT_ONCE = 1 << 20  # parameters, in packing and unpacking
 
 
@@ -138,12 +140,22 @@ class Tokens:
             first, last = self.ends[layers[0]], self.ends[layers[1] + 1]
         return [slice(begin, min(begin + AT_ONCE, last)) for begin in range(first, last, AT_ONCE)]
 
-    def statistics(self, rows: Tensor) -> Tensor:
-        """Return mean and standard deviation of each layer, (2, L), over all of its numbers in rows (N, P).
+    def statistics(self, rows: Tensor, units: Units = "deviation") -> Tensor:
+        """Return origin and unit of each layer, (2, L), over all of its numbers in rows (N, P): mean and standard deviation.
 
-        A layer whose numbers are all alike has the standard deviation 1.
+        With units of "range" these are the middle and half of their range, of "root-mean-square" zero and that. A layer whose
+        numbers are all alike has the unit 1.
         """
         sizes = np.diff(self.ends).tolist()
-        parts = rows[:, : self.layout.num_parameters].double().split(sizes, dim=1)
-        mean, std = (torch.stack([getattr(part, name)() for part in parts]) for name in ("mean", "std"))
-        return torch.stack([mean, torch.where(std > 0, std, 1.0)]).float()
+        found = []
+        for part in rows[:, : self.layout.num_parameters].double().split(sizes, dim=1):
+            low, high = part.min(), part.max()
+            found.append(
+                {
+                    "deviation": (part.mean(), part.std()),
+                    "range": ((low + high) / 2, (high - low) / 2),
+                    "root-mean-square": (torch.zeros_like(low), part.square().mean().sqrt()),
+                }[units]
+            )
+        origin, unit = (torch.stack([each[i] for each in found]) for i in (0, 1))
+        return torch.stack([origin, torch.where(unit > 0, unit, 1.0)]).float()

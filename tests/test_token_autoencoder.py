@@ -1,6 +1,7 @@
 """SANE's autoencoder: the published sizes, haloed coding of sequences of any length, standardization, losses, views."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,6 +151,21 @@ def test_embeddings_do_not_depend_on_the_order_of_channels():
     torch.testing.assert_close(model.encode(rows.gather(1, index)), model.encode(rows), rtol=0, atol=0)
     assert model.encode(rows).shape == (4, model.emb_size)
     assert model.decode(model.encode(rows)).shape == rows.shape
+
+
+@pytest.mark.parametrize("units", ["deviation", "range", "root-mean-square"])
+def test_rows_come_back_from_any_units_and_without_alignment_channels_keep_their_order(units):
+    _, model, rows = autoencoder(replace(SMALL, alignment="none", units=units))
+    assert torch.equal(model.fit(rows, rows[0]), rows)
+    torch.testing.assert_close(model.restored(model.standardized(rows)), rows, rtol=1e-4, atol=1e-5)
+    index = random_orders(model, 4, torch.Generator().manual_seed(0))
+    assert not torch.allclose(model.encode(rows.gather(1, index)), model.encode(rows))
+
+
+@pytest.mark.parametrize("changed", [{"alignment": "sorted"}, {"units": "nats"}, {"units": ["range"]}])
+def test_unknown_words_are_refused(changed):
+    with pytest.raises(InputError, match=next(iter(changed))):
+        autoencoder(replace(SMALL, **changed))
 
 
 def test_tables_that_are_too_small_are_refused_with_what_is_needed():

@@ -110,6 +110,23 @@ def test_statistics_are_those_of_all_numbers_of_a_layer():
         assert statistics[1, i].item() == pytest.approx(values.std().item(), rel=1e-5)
 
 
+def test_other_units_are_within_one_or_of_root_mean_square_one():
+    net = image_net("resnet8")
+    rows = torch.randn(5, net.num_parameters) * 3 + 1
+    tokens = Tokens(net.layout, 37)
+    for units in ("range", "root-mean-square"):
+        origin, unit = tokens.statistics(rows, units)
+        packed = (tokens.pack(rows) - origin[tokens.layer, None]) / unit[tokens.layer, None]
+        for i in range(len(tokens.layers)):
+            values = packed[:, tokens.layer == i][:, tokens.mask[tokens.layer == i]]
+            if units == "range":
+                assert values.min().item() == pytest.approx(-1, abs=1e-5) and values.max().item() == pytest.approx(
+                    1, abs=1e-5
+                )
+            else:
+                assert origin[i] == 0 and values.square().mean().item() == pytest.approx(1, abs=1e-4)
+
+
 def test_a_layer_that_never_varies_has_the_unit_1():
     layout = Layout.of(nn.Linear(2, 2))
     assert Tokens(layout, 3).statistics(torch.ones(3, 6))[1].tolist() == [1.0]

@@ -47,6 +47,16 @@ def test_without_behaviour_no_images_are_needed(own_project, monkeypatch):
     assert (own_project / "runs" / "photos" / "sane" / "best.pt").is_file()
 
 
+def test_choices_of_a_model_are_saved_with_it(own_project, tmp_path):
+    shutil.rmtree(own_project / "runs" / "photos" / "sane")
+    sizes = TokenSizes(latent_size=8, width=32, layers=1, alignment="none", units="range")
+    train_sane.main(miniature.train_sane_config(own_project, sizes=sizes, behaviour=0.0, num_steps=4))
+    space = NetSpace.load(own_project / "runs" / "photos" / "sane")
+    assert space.space.model.sizes == sizes
+    space.save(tmp_path / "saved")
+    assert NetSpace.load(tmp_path / "saved").space.model.sizes == sizes
+
+
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_parts_of_ranks_are_the_windows_of_one(ranks):
     net = TargetNet(get_architecture("lenetlike"), (1, 8, 8), 10)

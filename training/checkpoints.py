@@ -158,7 +158,9 @@ def model_of_sizes(
     try:
         chosen = {name: tuple(each) if isinstance(each, list) else each for name, each in dict(sizes).items()}
         kind: type = TokenSizes if "token_size" in chosen else Sizes
-        numbers = [n for each in chosen.values() for n in (each if isinstance(each, tuple) else (each,))]
+        in_words = ("alignment", "units") if kind is TokenSizes else ()  # checked where the model is built
+        numeric = [each for name, each in chosen.items() if name not in in_words]
+        numbers = [n for each in numeric for n in (each if isinstance(each, tuple) else (each,))]
         known = {field.name for field in fields(kind)}
         least = 0 if kind is TokenSizes else 1
         if not all(type(n) is int and least <= n < 2**31 for n in numbers) or not set(chosen) <= known:
