@@ -107,9 +107,8 @@ def main(config: Config) -> dict[str, dict[str, float]]:
         return {}
     zoo.wait(plans)
     write_lists(lists)
-    fits = fits_in([read_instance(plan.path)[1] for plan in plans])
-    path = config.folders.run(config.dataset, "mlps") / "create_mlp_dataset.json"
-    write_json(path, {"fits": fits, **provenance(config)})
+    fits, folder = fits_in([read_instance(plan.path)[1] for plan in plans]), config.folders.run(config.dataset, "mlps")
+    write_json(folder / "create_mlp_dataset.json", {"fits": fits, **provenance(config)})
     print(describe_fits(fits))
     return fits
 

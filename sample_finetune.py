@@ -94,8 +94,7 @@ def main(config: Config) -> dict[str, Any]:
     for name, each in sampled(config, model, net, rows, images, batches).items():
         states[name] = renormalized(net, each, batches)
     found = config.tuning.accuracies(net, states, images.train, images.test, config.epochs, seed)
-    training = TrainingNets.of(net, rows[0], rows, images.test)
-    copies = noisy(net, rows[: config.num_nets], 0.02, seed)
+    training, copies = TrainingNets.of(net, rows[0], rows, images.test), noisy(net, rows[: config.num_nets], 0.02, seed)
     novelty = {"noise_0.02": training.novelty(copies), "training_nets": training.novelty(training.rows, among=True)}
     methods = {
         name: method_facts(config.epochs, each, training.novelty(net.fuse(states[name])))
