@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.images import ImageSet
-from data.instance_files import Net, export_net, find_row
+from data.instance_files import Net, export_net
 from evaluation import arguments
 from evaluation.spaces import Space
 from models.errors import InputError
@@ -65,15 +64,9 @@ class NetSpace:
 
         A file is a state dict, `.pt` or `.safetensors`. Raise InputError for a net that this space is not for.
         """
-        nets, several = arguments.as_nets(net)
-        found = [find_row(self.space.nets.nets, each)[1] for each in nets]
-        if not found:
-            raise InputError("no nets to encode; give at least one")
-        # All of one width: nets of several architectures have rows of different lengths.
-        rows = [F.pad(row[None], (0, self.space.model.width - len(row))) for row in found]
-        embeddings = arguments.finite(
-            self.space.encode(torch.cat(rows).to(self.device)), "an embedding", "the net's parameters are"
-        )
+        rows, several = arguments.as_rows(net, self.space.nets, self.space.model.width)
+        embeddings = self.space.encode(rows.to(self.device))
+        arguments.finite(embeddings, "an embedding", "the net's parameters are")
         return embeddings if several else embeddings[0]
 
     @arguments.in_plain_torch
@@ -130,10 +123,9 @@ class NetSpace:
         Adam descends L_kd towards `teacher`, and L_class of the ClassId that each embedding begins with; the decoder is
         frozen. The teacher maps images (B, C, S, S) to logits (B, classes), or is a file or state dict of any architecture.
         A module is asked in eval mode, on its device, and comes back as it was. `alpha` is the teacher's weight against the
-        labels (eq. 5), by default 1 for one architecture and 0.9 for several.
-        Every `validate_every` steps validation accuracy is measured. If `patience` measurements in a row gain no more than
-        `min_delta` points, the search stops and the best embeddings are returned. Raise InputError for a space of SIRENs,
-        images of another shape, and a loss that is NaN.
+        labels (eq. 5), by default 1 for one architecture and 0.9 for several. Validation accuracy is measured every
+        `validate_every` steps. If `patience` measurements in a row gain no more than `min_delta` points, the search stops and
+        the best embeddings are returned. Raise InputError for SIRENs, images of another shape, and a loss that is NaN.
         """
         arguments.check_images(images, self.space.nets)
         alpha = (1.0 if len(self.space.nets) == 1 else 0.9) if alpha is None else alpha

@@ -16,10 +16,11 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.images import Images, ImageSet
-from data.instance_files import Net, registered_row
+from data.instance_files import Net, find_row, registered_row
 from models.errors import InputError, brief
 from models.instances import TargetNet, TargetNets
 from training.constants import Search, check_limits
@@ -121,6 +122,18 @@ def as_nets(value: Any) -> tuple[list[Net], bool]:
             raise InputError(f"net {i} is {type(each).__name__}, not an nn.Module, a state dict or a file")
     nets = [as_path(each) if isinstance(each, (str, os.PathLike)) else each for each in nets]
     return [dict(each) if isinstance(each, Mapping) else each for each in nets], several
+
+
+def as_rows(value: Any, nets: TargetNets, width: int) -> tuple[Tensor, bool]:
+    """Return the rows (N, width), padded, of one net or any iterable of them, and whether it was an iterable.
+
+    Raise InputError for a net that is none of `nets`, and for no net at all.
+    """
+    given, several = as_nets(value)
+    if not given:
+        raise InputError("no nets to encode; give at least one")
+    rows = [find_row(nets.nets, each)[1] for each in given]
+    return torch.stack([F.pad(row, (0, width - len(row))) for row in rows]), several
 
 
 def as_end(value: Any) -> tuple[Any, bool]:
