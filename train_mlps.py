@@ -13,6 +13,7 @@ from training.command_line import run_script
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from data.files import fingerprint
 from data.folders import Folders
@@ -25,6 +26,7 @@ from models.errors import InputError
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from training.constants import Count, Flat, Fraction, Optim, Seed, Start, Views
 from training.distributed import is_first, rank_slice
+from training.graphs import Graphed
 from training.losses import sdf_losses
 from training.run import Run, run_constants
 from training.runtime import mixed_precision, pick_device, provenance
@@ -87,6 +89,10 @@ def main(config: Config) -> dict[str, list[float]]:
     precision = mixed_precision(device, config.optim.precision)
     keys = device_keys("points", [(seed, i) for i in range(len(train))], device)
 
+    def loss_of(rows: Tensor, x: Tensor, target: Tensor) -> Tensor:
+        return sdf_losses(net.run(model(rows), x), target).sum() / config.meta_batch
+
+    graphed = Graphed(loss_of, model, precision)
     for step in run.steps(config.optim.num_steps if run.best_score < config.goal else 0):
         chosen = meta_batch(len(train), config.meta_batch, seed, step)
         rows = reorder(train.rows[chosen], net, config.views, seed, step)  # (M, P)
@@ -94,9 +100,7 @@ def main(config: Config) -> dict[str, list[float]]:
         mine = torch.tensor(chosen, device=device)[rank_slice()]  # this rank's m of the M targets
         indices = balanced_indices(keys[mine], step, config.num_points, points.shape[1])
         x, target = points[mine[:, None], indices], outputs[mine[:, None], indices]  # (m, num_points[, 3])
-        with precision:
-            loss = sdf_losses(net.run(model(rows), x), target).sum() / config.meta_batch if len(rows) else None
-        run.descend(loss, [train.paths[i] for i in chosen])
+        run.descend(graphed(rows, x, target) if len(rows) else None, [train.paths[i] for i in chosen])
         if run.validates():
             score = closeness_to(measured, space.predict(measured.rows)).mean().item()
             run.save(score, closeness=score)

@@ -30,9 +30,10 @@ from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import architectures_by_class_id
 from training.constants import Count, Flat, Fraction, Optim, Positive, Seed, Start, Views
 from training.distributed import rank_slice
+from training.graphs import Graphed
 from training.losses import Teacher, boundary_pairs, class_id_losses, interpolate_boundaries, teacher_losses
 from training.run import Run, run_constants
-from training.runtime import mixed_precision, pick_device
+from training.runtime import MixedPrecision, mixed_precision, pick_device
 from training.views import add_noise, start_at_instances
 
 
@@ -89,6 +90,7 @@ def main(config: Config) -> None:
     run = Run.of(folder, run_constants(config, **data), space.about, model, config.optim, highest_is_best=True)
     precision = mixed_precision(device, config.optim.precision)
     teacher = Teacher(teacher_net, images.train, precision)
+    graphs = Graphs(space, precision)
     # Validated beside each instance: those between the i-th of the lowest and the i-th of the highest ClassId.
     val_pairs = list(zip(val.indices_of(0), val.indices_of(last)))
 
@@ -100,8 +102,7 @@ def main(config: Config) -> None:
             targets = train[meta_batch(len(train), config.meta_batch, seed, step)]
         rows = add_noise(targets.rows, model.width, config.views, seed, step)  # (M, P)
         logits = teacher.logits(batches, step, x)  # (B, classes)
-        with precision:
-            loss, terms = step_losses(config, space, rows, targets.class_ids, x, labels, logits)
+        loss, terms = step_losses(config, graphs, rows, targets.class_ids, x, labels, logits)
         run.descend(loss, targets.paths, **terms)
         if run.validates():
             embeddings = space.encode(val.rows)
@@ -113,8 +114,23 @@ def main(config: Config) -> None:
     print(f"{run.step} steps: {best}; best.pt in {folder}")
 
 
+class Graphs:
+    """A space's parts, which are replayed as CUDA graphs on a GPU: what is between them differs from step to step."""
+
+    def __init__(self, space: Space, precision: MixedPrecision):
+        model, self.nets = space.model, space.nets
+        self.encode = Graphed(model.encode, model.encoder, precision)
+        self.decode = Graphed(model.decode, model.decoder, precision)
+        self.classify = Graphed(model.classifier, model.classifier, precision)
+        self.instances = {net.name: Graphed(net.run, None, precision) for net in self.nets}
+
+    def run(self, rows: Tensor, class_ids: list[int], x: Tensor) -> Tensor:
+        """Return logits (M, B, classes) of instances of several architectures."""
+        return self.nets.run(rows, class_ids, x, lambda net, rows, x: self.instances[net.name](rows, x))
+
+
 def step_losses(
-    config: Config, space: Space, rows: Tensor, class_ids: tuple[int, ...], x: Tensor, labels: Tensor, teacher: Tensor
+    config: Config, graphs: Graphs, rows: Tensor, class_ids: tuple[int, ...], x: Tensor, labels: Tensor, teacher: Tensor
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """Return the loss of targets (M, P) and of the instances between their boundary pairs; and its terms, to be logged.
 
@@ -122,21 +138,21 @@ def step_losses(
     this setting. An instance is built with the architecture that the classifier predicts, so its L_kd means nothing until
     that is right. Of the M + pairs*(A-2) embeddings a rank computes its part; for one between two targets it encodes both.
     """
-    model, num_class_ids = space.model, len(space.nets)
+    num_class_ids = len(graphs.nets)
     pairs = boundary_pairs(list(class_ids), num_class_ids)
     made_of = [(i,) for i in range(len(rows))] + [pair for pair in pairs for _ in range(num_class_ids - 2)]
     needed = sorted({i for sources in made_of[rank_slice()] for i in sources})
     if not needed:
         nothing = torch.zeros((), device=x.device)
         return None, {"kd_loss": nothing, "class_id_loss": nothing, "right_class_ids": nothing}
-    encoded = model.encode(rows[needed])
+    encoded = graphs.encode(rows[needed])
     embeddings = encoded.new_zeros(len(rows), encoded.shape[1])  # (M, E)
     embeddings = embeddings.index_copy(0, torch.tensor(needed, device=x.device), encoded)
     between, between_ids = interpolate_boundaries(embeddings, pairs, num_class_ids)
     embeddings, desired = torch.cat([embeddings, between])[rank_slice()], [*class_ids, *between_ids][rank_slice()]
-    class_logits = model.classifier(embeddings)
+    class_logits = graphs.classify(embeddings)
     predicted_ids = class_logits.argmax(1).tolist()  # the one value that a step reads back from the device
-    logits = space.nets.run(model.decode(embeddings), predicted_ids, x)
+    logits = graphs.run(graphs.decode(embeddings), predicted_ids, x)
     kd = teacher_losses(logits, teacher, labels, config.temperature, config.alpha).sum()
     class_id = class_id_losses(class_logits, desired).sum()
     right = sum(mine == theirs for mine, theirs in zip(predicted_ids, desired)) / len(made_of)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from torch import Tensor
 from tyro.extras import literal_type_from_choices
 
 from data.files import fingerprint
@@ -30,6 +31,7 @@ from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import get_architecture
 from training.constants import Count, Flat, Optim, Positive, Seed, Start, Views
 from training.distributed import rank_slice
+from training.graphs import Graphed
 from training.losses import OBJECTIVE_FOLDERS, OBJECTIVES, Given, parameter_scales, weight_losses
 from training.run import Run, run_constants
 from training.runtime import mixed_precision, pick_device
@@ -92,16 +94,17 @@ def main(config: Config) -> None:
     val_accuracy = accuracy(net, val.rows, images.val)
     precision, objective = mixed_precision(device, config.optim.precision), OBJECTIVES[config.objective]
 
+    def loss_of(shown: Tensor, rows: Tensor, x: Tensor) -> Tensor:
+        return objective(model(shown), rows, Given(net, x, config.temperature, scales)).sum() / config.meta_batch
+
+    graphed = Graphed(loss_of, model, precision)
     for step in run.steps(config.optim.num_steps):
         x, _ = batches.shared(step)  # (B, C, S, S)
         targets = train[meta_batch(len(train), config.meta_batch, seed, step)]
         rows = reorder(targets.rows, net, config.views, seed, step)  # (M, P)
         shown = add_noise(rows, model.width, config.views, seed, step)
         rows, shown = rows[rank_slice()], shown[rank_slice()]
-        with precision:
-            given = Given(net, x, config.temperature, scales)
-            loss = objective(model(shown), rows, given).sum() / config.meta_batch if len(rows) else None
-        run.descend(loss, targets.paths)
+        run.descend(graphed(shown, rows, x) if len(rows) else None, targets.paths)
         if run.validates():
             predicted = space.predict(val.rows)
             error = (accuracy(net, predicted, images.val) - val_accuracy).abs().mean().item()  # points

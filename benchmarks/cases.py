@@ -13,11 +13,14 @@ from torch import Tensor
 from benchmarks import plain
 from data.images import make_images
 from evaluation.metrics import accuracy
+from evaluation.spaces import Space
 from models.instances import TargetNet, TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import architectures_by_class_id, get_architecture, siren
 from models.token_autoencoder import TokenAutoencoder, TokenSizes
+from train_multi_arch import Graphs
 from training.constants import TokenViews
+from training.graphs import Graphed
 from training.losses import (
     boundary_pairs,
     class_id_losses,
@@ -28,7 +31,7 @@ from training.losses import (
     sdf_losses,
     teacher_losses,
 )
-from training.runtime import mixed_precision
+from training.runtime import Precision, mixed_precision
 from training.views import draw_windows
 from training.zoo import Ensemble, squared_errors
 
@@ -76,6 +79,7 @@ def single_step(
     image_shape: tuple[int, int, int] = CIFAR10,
     m: int = 8,
     batch: int = 128,
+    precision: Precision | None = None,
 ) -> Step:
     """Return a step of train_single_arch.py: M ResNet8 on B images."""
     net = target_net("resnet8", image_shape)
@@ -85,13 +89,13 @@ def single_step(
     def plain_loss() -> Tensor:
         return plain.single_loss(model, net, rows, x, 4.0)
 
-    def loss() -> Tensor:
-        with mixed_precision(device, None):
-            with torch.no_grad():
-                target = net.run(rows, x)
-            return distillation_losses(net.run(model(rows), x), target, 4.0).mean()
+    def loss(rows: Tensor, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            target = net.run(rows, x)
+        return distillation_losses(net.run(model(rows), x), target, 4.0).mean()
 
-    return optimize(adam(model, plainly), plain_loss if plainly else loss)
+    graphed = Graphed(loss, model, mixed_precision(device, precision))
+    return optimize(adam(model, plainly), plain_loss if plainly else partial(graphed, rows, x))
 
 
 def multi_step(plainly: bool, device: torch.device, batch: int = 128) -> Step:
@@ -109,18 +113,20 @@ def multi_step(plainly: bool, device: torch.device, batch: int = 128) -> Step:
     def plain_loss() -> Tensor:
         return plain.multi_loss(model, nets, (teacher, teacher_row[0]), rows, class_ids, x, labels, 4.0, 0.9)
 
+    mixed = mixed_precision(device, None)
+    graphs = Graphs(Space(model, nets, {}, {}), mixed)
+
     def loss() -> Tensor:
-        with mixed_precision(device, None):
-            with torch.no_grad():
-                teacher_logits = teacher.run(teacher_row, x)[0]
-            embeddings = model.encode(rows)
-            between, between_ids = interpolate_boundaries(embeddings, boundary_pairs(class_ids, len(nets)), len(nets))
-            embeddings, desired = torch.cat([embeddings, between]), class_ids + between_ids
-            class_logits = model.classifier(embeddings)
-            class_logits.argmax(1).tolist()  # what a step reads back; untrained, it would choose any architecture
-            predicted = nets.run(model.decode(embeddings), desired, x)
-            kd = teacher_losses(predicted, teacher_logits, labels, 4.0, 0.9).sum()
-            return kd + class_id_losses(class_logits, desired).sum()
+        with torch.no_grad(), mixed:
+            teacher_logits = teacher.run(teacher_row, x)[0]
+        embeddings = graphs.encode(rows)
+        between, between_ids = interpolate_boundaries(embeddings, boundary_pairs(class_ids, len(nets)), len(nets))
+        embeddings, desired = torch.cat([embeddings, between]), class_ids + between_ids
+        class_logits = graphs.classify(embeddings)
+        class_logits.argmax(1).tolist()  # what a step reads back; untrained, it would choose any architecture
+        predicted = graphs.run(graphs.decode(embeddings), desired, x)
+        kd = teacher_losses(predicted, teacher_logits, labels, 4.0, 0.9).sum()
+        return kd + class_id_losses(class_logits, desired).sum()
 
     return optimize(adam(model, plainly), plain_loss if plainly else loss)
 
@@ -136,15 +142,21 @@ def sdf_step(plainly: bool, device: torch.device, points: int) -> Step:
     def plain_loss() -> Tensor:
         return plain.sdf_loss(model, net, rows, x)
 
-    def loss() -> Tensor:
-        with mixed_precision(device, None):
-            return sdf_losses(net.run(model(rows), x), target).mean()
+    def loss(rows: Tensor, x: Tensor, target: Tensor) -> Tensor:
+        return sdf_losses(net.run(model(rows), x), target).mean()
 
-    return optimize(adam(model, plainly), plain_loss if plainly else loss)
+    graphed = Graphed(loss, model, mixed_precision(device, None))
+    return optimize(adam(model, plainly), plain_loss if plainly else partial(graphed, rows, x, target))
 
 
 def instance_training(
-    plainly: bool, device: torch.device, name: str, image_shape: tuple[int, int, int], m: int, batch: int = 128
+    plainly: bool,
+    device: torch.device,
+    name: str,
+    image_shape: tuple[int, int, int],
+    m: int,
+    batch: int = 128,
+    precision: Precision = "float32",
 ) -> Step:
     """Return a step of M instances in training, each on its own images: side by side, or one by one."""
     net = target_net(name, image_shape)
@@ -152,18 +164,20 @@ def instance_training(
     state = {key: value.to(device) for key, value in net.start(range(m)).items()}
     x, y = torch.randn(m, batch, *image_shape, device=device), torch.randint(10, (m, batch), device=device)
     if not plainly:
-        return partial(Ensemble(net, state, partial(torch.optim.Adam, lr=1e-3, fused=True)).step, x, y)
+        adam, mixed = partial(torch.optim.Adam, lr=1e-3, fused=True), mixed_precision(device, precision)
+        return partial(Ensemble(net, state, adam, precision=mixed).step, x, y)
     states = [{key: value[i] for key, value in state.items()} for i in range(m)]
     return partial(plain.OneByOne(name, net.trained_layout, states, 1e-3).step, x, y, F.cross_entropy)
 
 
-def siren_fitting(plainly: bool, device: torch.device, m: int, points: int) -> Step:
+def siren_fitting(plainly: bool, device: torch.device, m: int, points: int, precision: Precision = "float32") -> Step:
     """Return a step of M SIRENs of the paper's size, each at its own points."""
     net = TargetNet(siren())
     state = {key: value.to(device) for key, value in net.start(range(m)).items()}
     x, y = torch.rand(m, points, 3, device=device) * 2 - 1, torch.rand(m, points, device=device)
     if not plainly:
-        return partial(Ensemble(net, state, partial(torch.optim.Adam, lr=1e-4, fused=True), squared_errors).step, x, y)
+        adam, mixed = partial(torch.optim.Adam, lr=1e-4, fused=True), mixed_precision(device, precision)
+        return partial(Ensemble(net, state, adam, squared_errors, mixed).step, x, y)
     states = [{key: value[i] for key, value in state.items()} for i in range(m)]
     return partial(plain.OneByOne("siren", net.layout, states, 1e-4).step, x, y, F.mse_loss)
 

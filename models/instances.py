@@ -1,6 +1,6 @@
 """Target nets: many instances of one architecture, or of several, started, run and fused at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from functools import cache
 from typing import Literal
@@ -248,11 +248,20 @@ class TargetNets:
         for class_id in sorted(set(class_ids)):
             yield self.nets[class_id], [i for i, each in enumerate(class_ids) if each == class_id]
 
-    def run(self, rows: Tensor, class_ids: Sequence[int], inputs: Tensor) -> Tensor:
-        """Return outputs (M, B, ...) of instances of several architectures, rows (M, P), on the same inputs (B, ...)."""
+    def run(
+        self,
+        rows: Tensor,
+        class_ids: Sequence[int],
+        inputs: Tensor,
+        run_net: Callable[[TargetNet, Tensor, Tensor], Tensor] = TargetNet.run,
+    ) -> Tensor:
+        """Return outputs (M, B, ...) of instances of several architectures, rows (M, P), on the same inputs (B, ...).
+
+        `run_net` computes those of one architecture.
+        """
         order: list[int] = []
         outputs = []
         for net, indices in self.groups(class_ids):
             order += indices
-            outputs.append(net.run(rows if len(indices) == len(rows) else rows[indices], inputs))
+            outputs.append(run_net(net, rows if len(indices) == len(rows) else rows[indices], inputs))
         return torch.cat(outputs)[sorted(range(len(order)), key=order.__getitem__)]

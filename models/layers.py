@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+GROUP_CHANNELS = 128  # of a group of a conv on a GPU, where instances are computed together
+
 
 def fold_instances(x: Tensor) -> Tensor:
     """Return images (M, B, C, H, W) of M instances as (B, M*C, H, W), in channels-last memory."""
@@ -35,9 +37,35 @@ class Conv2d(nn.Conv2d):
             return F.conv2d(x, self.weight, self.bias, stride, self.padding, self.dilation)
         m, o, i, kh, kw = self.weight.shape
         bias = None if self.bias is None else self.bias.reshape(m * o)
-        weight = self.weight.reshape(m * o, i, kh, kw).contiguous(memory_format=torch.channels_last)
-        groups = 1 if x.shape[1] == i else m  # instances that share their images share the input channels
+        if x.shape[1] == i:  # instances that share their images share the input channels
+            weight, groups = self.weight.reshape(m * o, i, kh, kw), 1
+        else:
+            together = instances_in_a_group(m, max(o, i)) if x.is_cuda else 1
+            weight, groups = on_diagonal(self.weight, together), m // together
+        weight = weight.contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, weight, bias, stride, self.padding, self.dilation, groups)
+
+
+def instances_in_a_group(m: int, channels: int) -> int:
+    """Return how many of M instances are one group of a conv on a GPU: a divisor of M, so that groups are alike.
+
+    Matrix units multiply blocks of channels. Groups of 16 or 32 leave them idle, and are slower than larger groups most of
+    whose weights are zeros (docs/performance.md).
+    """
+    most = min(m, max(GROUP_CHANNELS // channels, 1))
+    return next(k for k in range(most, 0, -1) if m % k == 0)
+
+
+def on_diagonal(weight: Tensor, together: int) -> Tensor:
+    """Return the weights (M, O, I, k, k) of M instances for groups of so many of them: (M*O, together*I, k, k).
+
+    Each instance reads its own channels of its group; all other weights are zeros.
+    """
+    m, o, i, kh, kw = weight.shape
+    if together > 1:
+        blocks = torch.eye(together, dtype=weight.dtype, device=weight.device)[:, None, :, None, None, None]
+        weight = weight.view(-1, together, o, 1, i, kh, kw) * blocks
+    return weight.reshape(m * o, together * i, kh, kw)
 
 
 class Linear(nn.Linear):

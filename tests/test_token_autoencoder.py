@@ -146,7 +146,7 @@ def test_standardized_tokens_have_mean_0_and_deviation_1_in_every_layer_and_come
 def test_embeddings_do_not_depend_on_the_order_of_channels():
     net, model, rows = autoencoder()
     model.fit(rows, rows[0])
-    index = random_orders(model, 4, torch.Generator().manual_seed(0))
+    index = random_orders(model.layout, model.hidden, 4, torch.Generator().manual_seed(0))
     assert not torch.equal(rows.gather(1, index), rows)
     torch.testing.assert_close(model.encode(rows.gather(1, index)), model.encode(rows), rtol=0, atol=0)
     assert model.encode(rows).shape == (4, model.emb_size)
@@ -158,7 +158,7 @@ def test_rows_come_back_from_any_units_and_without_alignment_channels_keep_their
     _, model, rows = autoencoder(replace(SMALL, alignment="none", units=units))
     assert torch.equal(model.fit(rows, rows[0]), rows)
     torch.testing.assert_close(model.restored(model.standardized(rows)), rows, rtol=1e-4, atol=1e-5)
-    index = random_orders(model, 4, torch.Generator().manual_seed(0))
+    index = random_orders(model.layout, model.hidden, 4, torch.Generator().manual_seed(0))
     assert not torch.allclose(model.encode(rows.gather(1, index)), model.encode(rows))
 
 
@@ -250,7 +250,7 @@ def test_noise_is_relative_and_not_part_of_the_target():
 
 def test_random_orders_keep_the_function():
     net, model, rows = autoencoder()
-    index = random_orders(model, 4, torch.Generator().manual_seed(0))
+    index = random_orders(model.layout, model.hidden, 4, torch.Generator().manual_seed(0))
     x = torch.randn(3, 1, 8, 8, dtype=torch.float64)
     before, after = net.run(rows.double(), x), net.run(rows.gather(1, index).double(), x)
     torch.testing.assert_close(after, before)

@@ -12,6 +12,7 @@ from data.images import Batches, Images
 from data.nets import NetsDataset
 from models.instances import TargetNet
 from models.rows import Layout
+from training.runtime import MixedPrecision
 
 IMAGES_AT_ONCE = 1000
 
@@ -174,7 +175,7 @@ class Teacher:
     image once, before the first step.
     """
 
-    def __init__(self, teacher: NetsDataset, images: Images, precision: torch.autocast):
+    def __init__(self, teacher: NetsDataset, images: Images, precision: MixedPrecision):
         self.net, self.row, self.precision = teacher.nets[0], teacher.rows, precision
         self.seen: Tensor | None = None  # (2, N, classes): of all images, and of all mirror images
         if not images.padding:

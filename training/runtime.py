@@ -27,14 +27,14 @@ from training.distributed import local_rank
 PROJECT = Path(__file__).parent.parent
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 # Device
 
 
 def prepare_process() -> None:
-    """Keep freed memory for the next step on the CPU; let matrix products use TF32 on a GPU, as convs do by default.
+    """Keep freed memory for the next step on the CPU; compute float32 as IEEE says on a GPU, where PyTorch's convs do not.
 
     glibc returns large blocks to the system, and every step would fault them in again: 40 % of the time of training 132
     instances side by side on 2 CPU cores.
@@ -43,8 +43,13 @@ def prepare_process() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    torch.backends.cuda.matmul.allow_tf32 = True
+    allow_tf32(False)
     torch.backends.cudnn.benchmark = True
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let convs and matrix products of float32 on a GPU round their inputs to TF32's 10 bits, or not."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def pick_device() -> torch.device:
@@ -57,13 +62,35 @@ def pick_device() -> torch.device:
     return torch.device("cuda", local_rank())
 
 
-def mixed_precision(device: torch.device, precision: Precision | None) -> torch.autocast:
+class MixedPrecision:
+    """A context in which convs and matrix products use bfloat16, or float32. Unlike torch.autocast, one may nest in itself.
+
+    On a GPU, weights are not kept in bfloat16: a CUDA graph would not refresh them.
+    """
+
+    def __init__(self, device: torch.device, bfloat16: bool):
+        self.new = functools.partial(
+            torch.autocast, device.type, torch.bfloat16, bfloat16, cache_enabled=device.type != "cuda"
+        )
+        self.entered: list[torch.autocast] = []
+
+    def __enter__(self) -> None:
+        self.entered.append(self.new())
+        self.entered[-1].__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        self.entered.pop().__exit__(*raised)
+
+
+def mixed_precision(device: torch.device, precision: Precision | None) -> MixedPrecision:
     """Return a context in which convs and matrix products use `precision`; parameters, PReps and losses stay float32.
 
-    None means bfloat16 on a GPU and float32 on the CPU.
+    None means bfloat16 on a GPU and float32 on the CPU. "tf32" holds for the whole process, for gradients are computed outside
+    of the context; on the CPU it is float32.
     """
     chosen = precision or ("bfloat16" if device.type == "cuda" else "float32")
-    return torch.autocast(device.type, torch.bfloat16, enabled=chosen == "bfloat16")
+    allow_tf32(chosen == "tf32")
+    return MixedPrecision(device, chosen == "bfloat16")
 
 
 # Signals: training finishes its step, writes a checkpoint and ends; everything else ends at once

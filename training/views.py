@@ -10,7 +10,7 @@ from data.streams import stream, torch_seed
 from models.instances import TargetNet
 from models.prep import pack
 from models.prep_autoencoder import PrepAutoencoder
-from models.rows import reordering, reorderings
+from models.rows import Channels, Layout, num_channels, reordering, reorderings
 from models.token_autoencoder import TokenAutoencoder
 from training.constants import Start, TokenViews, Views
 
@@ -29,8 +29,12 @@ def reorder(rows: Tensor, net: TargetNet, views: Views, seed: int, step: int) ->
     """Return rows (M, P) with their hidden channels in the step's random order, if `views` asks for it."""
     if not views.reorder_channels:
         return rows
-    index = reordering(net.layout, net.hidden_channels(), stream("order of channels", seed, step))
-    return rows[:, index.to(rows.device)]
+    rng = stream("order of channels", seed, step)
+    if not rows.is_cuda:
+        return rows[:, reordering(net.layout, net.hidden_channels(), rng)]
+    # A GPU would wait for an index from the CPU.
+    generator = torch.Generator(rows.device).manual_seed(int(rng.integers(2**31)))
+    return rows[:, random_orders(net.layout, net.hidden_channels(), 1, generator)[0]]
 
 
 def add_noise(rows: Tensor, width: int, views: Views, seed: int, step: int) -> Tensor:
@@ -41,8 +45,13 @@ def add_noise(rows: Tensor, width: int, views: Views, seed: int, step: int) -> T
     if not views.prep_noise:
         return rows
     rows = F.pad(rows, (0, width - rows.shape[1]))
-    noise = stream("noise", seed, step).standard_normal(rows.shape, dtype="float32")
-    return rows + views.prep_noise * rows.abs().mean(1, keepdim=True) * torch.from_numpy(noise).to(rows.device)
+    rng = stream("noise", seed, step)
+    if rows.is_cuda:  # which would wait for numbers from the CPU
+        generator = torch.Generator(rows.device).manual_seed(int(rng.integers(2**31)))
+        noise = torch.randn(rows.shape, generator=generator, device=rows.device)
+    else:
+        noise = torch.from_numpy(rng.standard_normal(rows.shape, dtype="float32"))
+    return rows + views.prep_noise * rows.abs().mean(1, keepdim=True) * noise
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ def draw_windows(model: TokenAutoencoder, rows: Tensor, views: TokenViews, seed:
     both = [rows, rows]
     for i, permuted in enumerate(views.permuted):
         if permuted and model.hidden:
-            both[i] = rows.gather(1, random_orders(model, len(rows), generator))
+            both[i] = rows.gather(1, random_orders(model.layout, model.hidden, len(rows), generator))
     tokens = model.standardized(torch.cat(both))  # (2B, T, D)
     at = (start + torch.arange(window, device=rows.device)).repeat(2, 1)  # (2B, W)
     target = tokens.gather(1, at[..., None].expand(-1, -1, tokens.shape[2]))
@@ -85,10 +94,8 @@ def draw_windows(model: TokenAutoencoder, rows: Tensor, views: TokenViews, seed:
     return Windows(shown, shown if views.target == "noised" else target, model.mask[at], model.positions[at])
 
 
-def random_orders(model: TokenAutoencoder, number: int, generator: torch.Generator) -> Tensor:
-    """Draw orders of all hidden channels for each of so many rows: an index (number, P) int64."""
-    shapes = dict(zip(model.layout.names, model.layout.shapes))
-    sizes = [shapes[f"{channels.made_by[0]}.weight"][0] for channels in model.hidden]
-    device = generator.device
+def random_orders(layout: Layout, hidden: list[Channels], number: int, generator: torch.Generator) -> Tensor:
+    """Draw orders of all hidden channels, on the generator's device, for each of so many rows: an index (number, P) int64."""
+    sizes, device = [num_channels(layout, channels) for channels in hidden], generator.device
     orders = [torch.rand(number, size, generator=generator, device=device).argsort(1) for size in sizes]
-    return reorderings(model.layout, model.hidden, orders)
+    return reorderings(layout, hidden, orders)

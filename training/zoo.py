@@ -31,8 +31,18 @@ from models.instances import TargetNet
 from training.checkpoints import load_checkpoint, load_state, refuse_other_constants, save_checkpoint
 from training.constants import SideBySide
 from training.distributed import hide_bar, is_first, num_ranks, rank
+from training.graphs import Graphed
 from training.run import FirstBad
-from training.runtime import check_lock, constants_of, deferred_signals, lock_folder, stop, stop_requested, versions
+from training.runtime import (
+    MixedPrecision,
+    check_lock,
+    constants_of,
+    deferred_signals,
+    lock_folder,
+    stop,
+    stop_requested,
+    versions,
+)
 
 # How long after a checkpoint is due, without a file being written, the first rank stops waiting for the others, seconds.
 # Between two steps a rank may measure accuracies, load images or mesh what it fitted, which takes minutes.
@@ -96,8 +106,9 @@ class Ensemble:
         state: dict[str, Tensor],
         make_optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
         losses: Callable[[Tensor, Tensor], Tensor] = cross_entropies,
+        precision: MixedPrecision | None = None,
     ):
-        self.net, self.make_optimizer, self.losses = net, make_optimizer, losses
+        self.net, self.make_optimizer, self.losses, self.precision = net, make_optimizer, losses, precision
         layout = net.trained_layout
         self.rows = layout.flatten(state).requires_grad_()
         self.statistics = {name: value.clone() for name, value in state.items() if name not in layout.names}
@@ -107,6 +118,7 @@ class Ensemble:
         self.best_accuracy = torch.full((len(self),), float("-inf"))
         self.last_losses = torch.zeros(len(self), device=self.rows.device)
         self.first_bad = FirstBad((len(self),), self.rows.device)
+        self._losses = self._recorded()
 
     def __len__(self) -> int:
         return self.rows.shape[0]
@@ -118,19 +130,28 @@ class Ensemble:
 
     def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Take one optimizer step of every instance on its own inputs (M, B, ...) and targets (M, B). Return losses (M,)."""
-        parameters = self.net.trained_layout.unflatten(self.rows)
-        running = {name: value for name, value in self.statistics.items() if value.is_floating_point()}
-        losses = self.losses(self.net.run_in_training({**parameters, **running}, inputs), targets)
+        losses = self._losses(self.rows, inputs, targets)
         self.optimizer.zero_grad()
         losses.sum().backward()
         self.optimizer.step()
-        for name, value in self.statistics.items():
-            if name.endswith("num_batches_tracked"):
-                value += 1
+        counters = [value for value in self.statistics.values() if not value.is_floating_point()]
+        if counters:
+            torch._foreach_add_(counters, 1)
         self.last_losses = losses.detach()
         self.first_bad.update(self.last_losses, self.num_steps)
         self.num_steps += 1
         return self.last_losses
+
+    def _recorded(self) -> Graphed:
+        """Return the losses (M,) as a function of rows, inputs and targets, recorded anew for these instances."""
+        running = {name: value for name, value in self.statistics.items() if value.is_floating_point()}
+
+        def losses(rows: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+            parameters = self.net.trained_layout.unflatten(rows)
+            outputs = self.net.run_in_training({**parameters, **running}, inputs)
+            return self.losses(outputs if outputs.dtype == torch.float64 else outputs.float(), targets)
+
+        return Graphed(losses, None, self.precision, kept=running.values)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Change the optimizer's learning rate."""
@@ -162,6 +183,7 @@ class Ensemble:
         self.first_bad.steps = self.first_bad.steps[chosen]
         self.optimizer = self.make_optimizer([self.rows])
         self.optimizer.load_state_dict(saved)
+        self._losses = self._recorded()
 
     def refuse_divergence(self, paths: list[Path]) -> None:
         """Raise InputError, naming the file of the first one, if an instance's loss was NaN or infinite."""
@@ -201,6 +223,7 @@ class Ensemble:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.num_steps, self.best_accuracy = saved["num_steps"], saved["best_accuracy"]
         self.first_bad = FirstBad((len(self),), device)
+        self._losses = self._recorded()
 
 
 class Trajectories(Ensemble):

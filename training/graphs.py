@@ -1,0 +1,70 @@
+"""CUDA graphs: on a GPU, a loss and its gradients are recorded once and replayed as one launch.
+
+A step of NetSpace is several hundred kernels, and starting them one by one takes Python longer than a GPU needs to compute them.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from training.runtime import MixedPrecision
+
+RECORDS = True  # whether graphs are recorded; benchmarks and debugging do without
+
+
+class Graphed:
+    """A function of tensors that uses `module`'s parameters. On a GPU, it is replayed as a CUDA graph; elsewhere, it is called.
+
+    A graph is recorded for every combination of shapes, so these should be few. The function must not read values back from
+    the device, and must not draw random numbers. What it returns is overwritten by the next call with the same shapes:
+    `backward` must be called before. `kept` returns tensors that the function updates in place, such as running statistics:
+    recording runs the function several times, and leaves them as they were. Parameters must stay the same tensors.
+
+    `context` is entered around the function (training.runtime.mixed_precision).
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        module: nn.Module | None = None,
+        context: MixedPrecision | None = None,
+        kept: Callable[[], Iterable[Tensor]] = tuple,
+    ):
+        self.function, self.module, self.context, self.kept = function, module, context, kept
+        self.graphs: dict[tuple[object, ...], Callable[..., Tensor]] = {}
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        if not RECORDS or not inputs[0].is_cuda or not torch.is_grad_enabled():
+            return self._run(*inputs)
+        key = tuple((each.shape, each.dtype, each.requires_grad) for each in inputs)
+        if key not in self.graphs:
+            self.graphs[key] = self._record(inputs)
+        return self.graphs[key](*inputs)
+
+    def _run(self, *inputs: Tensor) -> Tensor:
+        if self.context is None:
+            return self.function(*inputs)
+        with self.context:
+            return self.function(*inputs)
+
+    def _record(self, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+        before = [each.clone() for each in self.kept()]
+        # The graph reads its inputs from these copies, which every call fills.
+        copies = tuple(each.detach().clone().requires_grad_(each.requires_grad) for each in inputs)
+        as_module = _Module(self._run, self.module)
+        graphed = torch.cuda.make_graphed_callables(as_module, copies, allow_unused_input=True)
+        for each, value in zip(self.kept(), before):
+            each.copy_(value)
+        return graphed
+
+
+class _Module(nn.Module):
+    """A function as a module, from which its parameters can be read."""
+
+    def __init__(self, function: Callable[..., Tensor], module: nn.Module | None):
+        super().__init__()
+        self.function, self.module = function, module
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(*inputs)
