@@ -32,7 +32,7 @@ from models.instances import TargetNet
 from models.target_nets import siren
 from training.constants import AtLeast2, Count, Flat, Fraction, Positive, Seed, SideBySide
 from training.distributed import hide_bar, is_first
-from training.runtime import lock_folder, pick_device, provenance, versions
+from training.runtime import lock_folder, mixed_precision, pick_device, provenance, versions
 from training.zoo import Ensemble, Plan, Zoo, initial_state, squared_errors
 
 
@@ -87,13 +87,13 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     shapes = make_shapes(config.source, config.dataset, shapes_dir, config.num_shapes, config.num_samples, seed)
     plans, lists = plan_all(config, net, shapes)  # refuses now, not after hours of fitting
 
-    zoo = Zoo(config)
+    zoo, precision = Zoo(config), mixed_precision(device, config.sides.precision or "float32")
     for stack in zoo.stacks(plans):
         keys = [(seed, plan.index) for plan in stack.plans]
         pairs = [fit_samples(shapes[i], config.num_samples, config.num_stored, (seed, i)) for _, i in keys]
         samples, measured = (torch.stack(each).to(device) for each in zip(*pairs))
         start, adam = initial_state(net, keys, device), partial(torch.optim.Adam, lr=config.learning_rate, fused=True)
-        ensemble = stack.start(Ensemble(net, start, adam, squared_errors))
+        ensemble = stack.start(Ensemble(net, start, adam, squared_errors, precision))
         draws = device_keys("points of a fit", keys, device)
         for step in stack.steps():
             ensemble.set_learning_rate(config.learning_rate * config.lr_decay ** (step // config.lr_every))

@@ -27,7 +27,7 @@ from models.instances import TargetNet
 from models.target_nets import ARCHITECTURES, Architecture, architectures_by_class_id, get_architecture
 from training.constants import Count, Flat, Fraction, NonNegative, Positive, Seed, SideBySide
 from training.distributed import is_first
-from training.runtime import as_json, pick_device
+from training.runtime import as_json, mixed_precision, pick_device
 from training.zoo import Ensemble, Plan, Zoo, initial_state, plan_instances, save_instances
 
 
@@ -79,7 +79,7 @@ def main(config: Config) -> None:
 
     rates = {name: getattr(config, name) for name in ("momentum", "weight_decay")}
     sgd = partial(torch.optim.SGD, **rates, fused=True)
-    zoo = Zoo(config)
+    zoo, precision = Zoo(config), mixed_precision(device, config.sides.precision)
     for architecture, planned in plans:
         net = TargetNet(architecture, images.image_shape, images.num_classes)
         num_epochs = planned[0].facts["num_epochs"]
@@ -87,7 +87,7 @@ def main(config: Config) -> None:
         first, *drops = (round(fraction * num_epochs) for fraction in (config.validate_from, *config.lr_drops))
         for stack in zoo.stacks(planned):
             keys = [(config.seed, list(ARCHITECTURES).index(architecture.name), plan.index) for plan in stack.plans]
-            ensemble = stack.start(Ensemble(net, initial_state(net, keys, device), sgd))
+            ensemble = stack.start(Ensemble(net, initial_state(net, keys, device), sgd, precision=precision))
             batches = Batches(images.train, keys, config.image_batch)
             for step in stack.steps():
                 fallen = sum(step >= drop * per_epoch for drop in drops)

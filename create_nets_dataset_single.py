@@ -28,7 +28,7 @@ from models.instances import TargetNet
 from models.target_nets import get_architecture
 from training.constants import Count, Flat, Positive, Seed, SideBySide
 from training.distributed import is_first
-from training.runtime import pick_device
+from training.runtime import mixed_precision, pick_device
 from training.zoo import Ensemble, Zoo, initial_state, plan_instances, save_instances
 
 # How long instances train, in epochs: the original release's 186 candidates.
@@ -91,7 +91,7 @@ def main(config: Config) -> None:
     }
     lists = list_texts(config.folders, config.dataset, "single", entries)  # refuses now, not after hours of training
 
-    zoo = Zoo(config)
+    zoo, precision = Zoo(config), mixed_precision(device, config.sides.precision)
     for stack in zoo.stacks(plans):
         keys = [(config.seed, plan.index) for plan in stack.plans]
         start = initial_state(net, keys, device)
@@ -99,7 +99,7 @@ def main(config: Config) -> None:
             for name in net.trained_layout.names[-2:]:  # weight and bias
                 start[name].zero_()
         adam = partial(torch.optim.Adam, lr=config.learning_rate, fused=True)
-        ensemble = stack.start(Ensemble(net, start, adam))
+        ensemble = stack.start(Ensemble(net, start, adam, precision=precision))
         batches = Batches(images.train, keys, config.image_batch)
         for step in stack.steps():
             ensemble.step(*batches.batch(step))

@@ -32,7 +32,7 @@ from models.target_nets import architectures_by_class_id, get_architecture
 from training.checkpoints import refuse_other_constants
 from training.constants import AtLeast2, Count, Flat, Positive, Seed, SideBySide
 from training.distributed import is_first
-from training.runtime import as_json, constants_of, pick_device, provenance
+from training.runtime import as_json, constants_of, mixed_precision, pick_device, provenance
 from training.zoo import Plan, Trajectories, Zoo, initial_state
 
 
@@ -74,7 +74,7 @@ def main(config: Config) -> None:
     every = config.architectures == "all"
     chosen = architectures_by_class_id() if every else [get_architecture(config.architectures)]
     folder = config.folders.nets(config.dataset, f"zoo-{config.architectures}")
-    zoo, plans = Zoo(config), {}
+    zoo, plans, precision = Zoo(config), {}, mixed_precision(device, config.sides.precision)
     for architecture in chosen:
         facts = {name: getattr(config, name) for name in ("image_batch", "learning_rate", "seed")}
         facts |= {"architecture": architecture.name, "dataset": images.name, "images": images.fingerprint}
@@ -88,7 +88,7 @@ def main(config: Config) -> None:
         for stack in zoo.stacks(planned):
             keys = [(config.seed, plan.index) for plan in stack.plans]
             adam = partial(torch.optim.Adam, lr=config.learning_rate, fused=True)
-            nets = stack.start(Trajectories(net, initial_state(net, keys, device), adam))
+            nets = stack.start(Trajectories(net, initial_state(net, keys, device), adam, precision=precision))
             batches = Batches(images.train, keys, config.image_batch)
             for step in stack.steps():
                 nets.step(*batches.batch(step))

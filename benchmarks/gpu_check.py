@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from benchmarks.cases import CIFAR10, PHOTOS, Step
 from benchmarks.speed import machine
 from data.folders import Folders
 from data.texts import write_json
-from models import layers
+from models import layers, prep_autoencoder
 from models.instances import TargetNet, TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import architectures_by_class_id, get_architecture, siren
@@ -232,31 +231,31 @@ def timed_cases(tiny: bool) -> list[tuple[str, str, Callable[[torch.device], Ste
     def fits(m: int, precision: Precision) -> Callable[[torch.device], Step]:
         return lambda device: cases.siren_fitting(False, device, m, points, precision)
 
+    few = 2 if tiny else 16
     found = [
         ("single", "", one()),
-        ("single", "eager", one()),
-        ("resnet8", "", instances(many, "bfloat16")),
-        ("resnet8", "tf32", instances(many, "tf32")),
-        ("resnet8", "float32", instances(many, "float32")),
         ("resnet8", "untuned", instances(many, "bfloat16")),
-        ("resnet8 tail", "", instances(6 if not tiny else 2, "bfloat16")),
-        ("resnet8 tail", "eager", instances(6 if not tiny else 2, "bfloat16")),
-        ("siren", "", fits(16 if not tiny else 2, "float32")),
-        ("siren", "tf32", fits(16 if not tiny else 2, "tf32")),
-        ("siren", "bfloat16", fits(16 if not tiny else 2, "bfloat16")),
-        ("siren", "64", fits(64 if not tiny else 2, "float32")),
+        ("resnet8", "", instances(many, "bfloat16")),
+        ("resnet8 tail", "untuned", instances(2 if tiny else 6, "bfloat16")),
+        ("siren", "", fits(few, "float32")),
+        ("siren", "tf32", fits(few, "tf32")),
+        ("siren", "bfloat16", fits(few, "bfloat16")),
+        ("single", "convs", one()),
+        ("single", "channels of 3", one()),
+        ("resnet8", "channels of 3", instances(many, "bfloat16")),
     ]
-    found += [("single", f"groups of {size}", one()) for size in (1, 64, 256)]
-    found += [("resnet8", f"groups of {size}", instances(many, "bfloat16")) for size in (64, 256, 1)]
-    found += [("single", "tf32", one("tf32")), ("single", "untuned", one()), ("single", "M = 32", one(m=4 * m))]
     if not tiny:
         found += [
             ("multi", "", lambda device: cases.multi_step(False, device)),
-            ("multi", "eager", lambda device: cases.multi_step(False, device)),
-            ("sdf", "", lambda device: cases.sdf_step(False, device, 50_000)),
             ("sane", "", lambda device: cases.sane_step(False, device)),
+            ("sdf", "", lambda device: cases.sdf_step(False, device, 50_000)),
             ("accuracy", "", lambda device: cases.evaluation(False, device, 132, CIFAR10, 10_000)),
             ("decoding", "", lambda device: cases.decoding(False, device)),
+            ("single", "untuned", one()),
+            ("resnet8 tail", "eager", instances(6, "bfloat16")),
+            ("single", "M = 32", one(m=4 * m)),
+            ("multi", "eager", lambda device: cases.multi_step(False, device)),
+            ("resnet8", "tf32", instances(many, "tf32")),
         ]
     return found
 
@@ -275,11 +274,11 @@ def time_all(device: torch.device, tiny: bool, deadline: float) -> Iterator[dict
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        size = int(variant.split()[-1]) if variant.startswith("groups") else layers.GROUP_CHANNELS
         began = time.monotonic()
         try:
             with (
-                setting(layers, GROUP_CHANNELS=size),
+                setting(layers, GPU_CHANNELS=1 if variant.startswith("channels") else layers.GPU_CHANNELS),
+                setting(prep_autoencoder, GPU_PRODUCTS=variant != "convs"),
                 setting(graphs, RECORDS=variant != "eager"),
                 setting(torch.backends.cudnn, benchmark=variant != "untuned"),
             ):
@@ -300,50 +299,6 @@ def time_all(device: torch.device, tiny: bool, deadline: float) -> Iterator[dict
             "gigabytes": torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else None,
             "whole_seconds": time.monotonic() - began,
         }
-
-
-def time_convs(device: torch.device, tiny: bool) -> Iterator[dict[str, Any]]:
-    """Yield the milliseconds of the convs of many instances by the size of their groups: outputs, and gradients of both inputs."""
-    m, batch, stages = (4, 4, ((4, 8),)) if tiny else (128, 128, ((16, 32), (32, 16), (64, 8)))
-    for (channels, side), memory in product(stages, (torch.channels_last, torch.contiguous_format)):
-        x = torch.randn(batch, m * channels, side, side, device=device, dtype=torch.bfloat16).to(memory_format=memory)
-        for together in (1, 2, 4, 8, 16):
-            shape = m * channels, together * channels, 3, 3
-            if together * channels > 256 or m % together:
-                continue
-            weight = torch.randn(shape, device=device, dtype=torch.bfloat16).to(memory_format=memory)
-            groups = m // together
-            conv = partial(F.conv2d, x, weight, None, 1, 1, 1, groups)
-            if groups > 16 and together > 1:  # one conv a group, of which every one finds its own place
-                parts = list(zip(x.chunk(groups, 1), weight.chunk(groups)))
-                loop = time_of(
-                    lambda parts=parts: torch.cat([F.conv2d(a, b, None, 1, 1) for a, b in parts], 1), device, 5
-                )
-            else:
-                loop = 0.0
-            y = conv()
-            times = [1e3 * time_of(conv, device, 5)]
-            for wanted in ([True, False, False], [False, True, False]):
-                backward = partial(
-                    torch.ops.aten.convolution_backward,
-                    y,
-                    x,
-                    weight,
-                    None,
-                    [1, 1],
-                    [1, 1],
-                    [1, 1],
-                    False,
-                    [0, 0],
-                    groups,
-                )
-                times.append(1e3 * time_of(lambda f=backward, w=wanted: f(w), device, 5))
-            yield {
-                "what": f"conv of {m} instances, {channels} channels, {side}x{side}, {groups} groups",
-                "memory": str(memory),
-                "ms": times,
-                "loop_ms": 1e3 * loop,
-            }
 
 
 def check_syncs(device: torch.device, tiny: bool) -> str:
@@ -385,7 +340,7 @@ def profile(name: str, step: Step, device: torch.device, out: Path) -> str:
 
 def paths(device: torch.device, out: Path, tiny: bool, seconds: float) -> None:
     """Check and time every fast path."""
-    deadline, results = time.monotonic() + seconds, {"machine": machine(device), "checks": [], "times": [], "convs": []}
+    deadline, results = time.monotonic() + seconds, {"machine": machine(device), "checks": [], "times": []}
 
     def keep(kind: str, found: dict[str, Any]) -> None:
         results[kind].append(found)
@@ -393,14 +348,12 @@ def paths(device: torch.device, out: Path, tiny: bool, seconds: float) -> None:
         short = {key: round(value, 6) if isinstance(value, float) else value for key, value in found.items()}
         print(json.dumps(short), flush=True)
 
+    for found in time_all(device, tiny, deadline):
+        keep("times", found)
     for found in check_all(device):
         keep("checks", found)
     keep("checks", {"path": "optimizer's state moved to the CPU and back", "good": check_moves(device)})
     keep("checks", {"path": "waits in a single step", "found": check_syncs(device, tiny)})
-    for found in time_all(device, tiny, deadline):
-        keep("times", found)
-    for found in time_convs(device, tiny):
-        keep("convs", found)
     wanted = {"single", "resnet8"} if tiny else {"single", "resnet8", "multi", "siren"}
     for name, variant, build in timed_cases(tiny):
         if not variant and name in wanted and time.monotonic() < deadline + 30:
@@ -412,7 +365,7 @@ def paths(device: torch.device, out: Path, tiny: bool, seconds: float) -> None:
 
 
 def cifar10(device: torch.device, out: Path, tiny: bool, seconds: float, data_dir: Path) -> None:
-    """Train 132 ResNet8 of 22 lengths and their NetSpace for the time there is; the rate is chosen on validation instances."""
+    """Train 132 ResNet8 of 22 lengths and their NetSpace for the time there is; rate and orders are chosen on validation instances."""
     end = time.monotonic() + seconds
     folders = Folders(lists_dir=out / "input_lists", runs_dir=out, data_dir=data_dir)
     nets = create_nets_dataset_single.PRESETS["photos" if tiny else "cifar10"]
@@ -430,40 +383,41 @@ def cifar10(device: torch.device, out: Path, tiny: bool, seconds: float, data_di
         )
     )
     print(f"{seconds - (end - time.monotonic()):.0f} s: instances are made", flush=True)
+    torch.backends.cudnn.benchmark = True
     base = train_single_arch.PRESETS["photos" if tiny else "cifar10"]
     start = replace(base.start, affine_start="instance", affine_quantile=0.8)
-    views = replace(base.views, prep_noise=0.3, reorder_channels=True)
     optim = replace(base.optim, schedule="one-cycle", clip_norm=1.0)
-    base = replace(base, start=start, views=views, folders=folders)
+    base = replace(base, start=start, folders=folders)
 
-    def train(rate: float, steps: int, runs_dir: Path) -> float:
+    def train(rate: float, reorder: bool, steps: int, runs_dir: Path) -> float:
         began = time.monotonic()
-        each = replace(optim, num_steps=steps, learning_rate=rate, validate_every=max(steps // 8, 1))
-        # The instances are read through their lists, which name them.
-        train_single_arch.main(replace(base, optim=each, folders=replace(folders, runs_dir=runs_dir)))
+        each = replace(
+            base,
+            optim=replace(optim, num_steps=steps, learning_rate=rate, validate_every=max(steps // 8, 1)),
+            views=replace(base.views, prep_noise=0.3, reorder_channels=reorder),
+            folders=replace(folders, runs_dir=runs_dir),  # the instances are read through their lists, which name them
+        )
+        train_single_arch.main(each)
         return (time.monotonic() - began) / steps
 
-    trials, rates = (4, (1e-3,)) if tiny else (1500, (3e-4, 1e-3, 3e-3))
+    steps, trials = (4, [(1e-3, True)]) if tiny else (1000, [(1e-3, True), (3e-3, True), (1e-3, False)])
     errors = {}
-    for rate in rates:
-        runs_dir = out / "trials" / f"{rate:g}"
-        per_step = train(rate, trials, runs_dir)
-        best = torch.load(next(runs_dir.rglob("best.pt")), weights_only=True)
-        errors[rate] = best["best_score"]
-        print(
-            f"rate {rate:g}: {errors[rate]:.2f} points after {trials} steps, {1e3 * per_step:.2f} ms each", flush=True
-        )
-    rate = min(errors, key=errors.__getitem__)
+    for trial in trials:
+        runs_dir = out / "trials" / f"{trial[0]:g}-{trial[1]}"
+        per_step = train(*trial, steps, runs_dir)
+        errors[trial] = torch.load(next(runs_dir.rglob("best.pt")), weights_only=True)["best_score"]
+        print(f"{trial}: {errors[trial]:.2f} points after {steps} steps, {1e3 * per_step:.2f} ms each", flush=True)
+    chosen = min(errors, key=errors.__getitem__)
     left = end - time.monotonic() - (2 if tiny else 25)  # the rest evaluates
     steps = 4 if tiny else max(int(left / per_step), 1000)
-    per_step = train(rate, steps, out)
+    per_step = train(*chosen, steps, out)
     print(
-        f"{seconds - (end - time.monotonic()):.0f} s: {steps} steps at {rate:g}, {1e3 * per_step:.2f} ms each",
-        flush=True,
+        f"{seconds - (end - time.monotonic()):.0f} s: {steps} steps, {chosen}, {1e3 * per_step:.2f} ms each", flush=True
     )
     for script in (eval_single, interpolate_single_arch, visualize_prep):
         script.main(replace(script.PRESETS["photos" if tiny else "cifar10"], folders=folders))
-    facts = {"machine": machine(device), "lengths": lengths, "validation_errors": errors, "rate": rate, "steps": steps}
+    facts = {"machine": machine(device), "lengths": lengths, "chosen": chosen, "steps": steps}
+    facts["validation_errors"] = [[*trial, error] for trial, error in errors.items()]
     write_json(out / "cifar10.json", {**facts, "seconds_a_step": per_step})
     print(f"{seconds - (end - time.monotonic()):.0f} s: done", flush=True)
 
@@ -474,9 +428,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of the results")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder with cifar10.npz")
     parser.add_argument("--seconds", type=float, default=300, help="time for it all")
+    parser.add_argument(
+        "--without", nargs="*", default=[], choices=["products", "channels", "tuning"], help="fast paths"
+    )
     parser.add_argument("--tiny", action="store_true", help="in miniature, as on a CPU")
     arguments = parser.parse_args()
     prepare_process()
+    if "products" in arguments.without:
+        prep_autoencoder.GPU_PRODUCTS = False
+    if "channels" in arguments.without:
+        layers.GPU_CHANNELS = 1
+    torch.backends.cudnn.benchmark = "tuning" not in arguments.without
     device = pick_device()
     tiny = arguments.tiny or device.type != "cuda"
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GROUP_CHANNELS = 128  # of a group of a conv on a GPU, where instances are computed together
+# A GPU's convs want as many input channels; fewer, such as those of images, are filled up with zeros (docs/performance.md).
+GPU_CHANNELS = 8
 
 
 def fold_instances(x: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         stride = self.stride
-        if self.kernel_size == (1, 1) and self.padding == (0, 0):
+        if self.kernel_size == (1, 1) and self.padding == (0, 0) and not x.is_cuda:
             # The same numbers, from every stride-th pixel. In the backward pass, strided 1x1 convs of few channels in
             # channels-last memory write past their buffer on CPUs with AVX2 or AVX-512 (oneDNN issue 6035).
             x, stride = x[..., :: stride[0], :: stride[1]], (1, 1)
@@ -37,35 +38,24 @@ class Conv2d(nn.Conv2d):
             return F.conv2d(x, self.weight, self.bias, stride, self.padding, self.dilation)
         m, o, i, kh, kw = self.weight.shape
         bias = None if self.bias is None else self.bias.reshape(m * o)
-        if x.shape[1] == i:  # instances that share their images share the input channels
-            weight, groups = self.weight.reshape(m * o, i, kh, kw), 1
-        else:
-            together = instances_in_a_group(m, max(o, i)) if x.is_cuda else 1
-            weight, groups = on_diagonal(self.weight, together), m // together
-        weight = weight.contiguous(memory_format=torch.channels_last)
+        groups = 1 if x.shape[1] == i else m  # instances that share their images share the input channels
+        weight = self.weight
+        if x.is_cuda and i < GPU_CHANNELS:
+            x, weight = with_channels(x, weight, groups, GPU_CHANNELS)
+        weight = weight.reshape(m * o, -1, kh, kw).contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, weight, bias, stride, self.padding, self.dilation, groups)
 
 
-def instances_in_a_group(m: int, channels: int) -> int:
-    """Return how many of M instances are one group of a conv on a GPU: a divisor of M, so that groups are alike.
+def with_channels(x: Tensor, weight: Tensor, groups: int, channels: int) -> tuple[Tensor, Tensor]:
+    """Return images (B, G*I, H, W) and weights (M, O, I, k, k) with zeros after the I channels of each of G groups.
 
-    Matrix units multiply blocks of channels. Groups of 16 or 32 leave them idle, and are slower than larger groups most of
-    whose weights are zeros (docs/performance.md).
+    Images then are (B, G*C, H, W), in channels-last memory, and weights (M, O, C, k, k).
     """
-    most = min(m, max(GROUP_CHANNELS // channels, 1))
-    return next(k for k in range(most, 0, -1) if m % k == 0)
-
-
-def on_diagonal(weight: Tensor, together: int) -> Tensor:
-    """Return the weights (M, O, I, k, k) of M instances for groups of so many of them: (M*O, together*I, k, k).
-
-    Each instance reads its own channels of its group; all other weights are zeros.
-    """
-    m, o, i, kh, kw = weight.shape
-    if together > 1:
-        blocks = torch.eye(together, dtype=weight.dtype, device=weight.device)[:, None, :, None, None, None]
-        weight = weight.view(-1, together, o, 1, i, kh, kw) * blocks
-    return weight.reshape(m * o, together * i, kh, kw)
+    b, _, h, w = x.shape
+    i = weight.shape[2]
+    wider = x.new_zeros(b, h, w, groups, channels)
+    wider[..., :i] = x.permute(0, 2, 3, 1).unflatten(3, (groups, i))
+    return wider.flatten(3).permute(0, 3, 1, 2), F.pad(weight, (0, 0, 0, 0, 0, channels - i))
 
 
 class Linear(nn.Linear):

@@ -126,6 +126,7 @@ class SideBySide:
 
     side_by_side: Count = 16  # instances trained at once; fewer need less memory
     checkpoint_seconds: NonNegative = 60.0  # time between checkpoints of the instances in training
+    precision: Precision | None = None  # of their convs and products; None: on a GPU bfloat16 for images, else float32
 
 
 @dataclass(frozen=True)
