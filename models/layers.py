@@ -12,9 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# A GPU's convs want as many input channels; fewer, such as those of images, are filled up with zeros (docs/performance.md).
-GPU_CHANNELS = 8
-
 
 def fold_instances(x: Tensor) -> Tensor:
     """Return images (M, B, C, H, W) of M instances as (B, M*C, H, W), in channels-last memory."""
@@ -30,32 +27,19 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         stride = self.stride
-        if self.kernel_size == (1, 1) and self.padding == (0, 0) and not x.is_cuda:
+        if self.kernel_size == (1, 1) and self.padding == (0, 0):
             # The same numbers, from every stride-th pixel. In the backward pass, strided 1x1 convs of few channels in
             # channels-last memory write past their buffer on CPUs with AVX2 or AVX-512 (oneDNN issue 6035).
-            x, stride = x[..., :: stride[0], :: stride[1]], (1, 1)
+            # Taken from channels-last memory, so that the gradient is in it too.
+            x = x.permute(0, 2, 3, 1)[:, :: stride[0], :: stride[1]].permute(0, 3, 1, 2)
+            stride = (1, 1)
         if self.weight.dim() == 4:
             return F.conv2d(x, self.weight, self.bias, stride, self.padding, self.dilation)
         m, o, i, kh, kw = self.weight.shape
         bias = None if self.bias is None else self.bias.reshape(m * o)
+        weight = self.weight.reshape(m * o, i, kh, kw).contiguous(memory_format=torch.channels_last)
         groups = 1 if x.shape[1] == i else m  # instances that share their images share the input channels
-        weight = self.weight
-        if x.is_cuda and i < GPU_CHANNELS:
-            x, weight = with_channels(x, weight, groups, GPU_CHANNELS)
-        weight = weight.reshape(m * o, -1, kh, kw).contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, weight, bias, stride, self.padding, self.dilation, groups)
-
-
-def with_channels(x: Tensor, weight: Tensor, groups: int, channels: int) -> tuple[Tensor, Tensor]:
-    """Return images (B, G*I, H, W) and weights (M, O, I, k, k) with zeros after the I channels of each of G groups.
-
-    Images then are (B, G*C, H, W), in channels-last memory, and weights (M, O, C, k, k).
-    """
-    b, _, h, w = x.shape
-    i = weight.shape[2]
-    wider = x.new_zeros(b, h, w, groups, channels)
-    wider[..., :i] = x.permute(0, 2, 3, 1).unflatten(3, (groups, i))
-    return wider.flatten(3).permute(0, 3, 1, 2), F.pad(weight, (0, 0, 0, 0, 0, channels - i))
 
 
 class Linear(nn.Linear):
