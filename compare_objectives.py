@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from data.files import write_text
-from data.folders import Folders
+from data.folders import IMAGE_SETS, Folders
 from data.nets import load_nets
 from data.texts import write_json
 from evaluation.metrics import accuracy, interpolate, median_index
@@ -41,7 +41,7 @@ class Config:
     folders: Flat[Folders] = field(default_factory=Folders)
 
 
-PRESETS = {name: Config(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
+PRESETS = {name: Config(name) for name in IMAGE_SETS}
 
 
 def main(config: Config) -> dict[str, Any]:

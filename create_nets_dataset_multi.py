@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from data.folders import Folders
+from data.folders import IMAGE_SETS, Folders
 from data.images import Batches, ImageSet
 from data.load import load_images
 from data.nets import Entry, list_texts, write_lists
@@ -67,7 +67,7 @@ PRESETS = {
         validate_every=1,
         sides=SideBySide(14),  # half of an architecture: two ranks split the work
     ),
-    **{name: Config(name) for name in ("cifar10", "tiny-imagenet-200")},
+    **{name: Config(name) for name in IMAGE_SETS[1:]},
 }
 
 

@@ -5,20 +5,18 @@
     python create_nets_dataset_single.py cifar10 --dataset FOLDER  # your images
 
 FOLDER has train/CLASS/IMAGE and test/CLASS/IMAGE, square images of 32 or 64 pixels a side. Writes
-runs/<dataset>/nets/<architecture>-adam/*.safetensors and models/input_lists/<dataset>/single/{train,val,test}.txt.
+runs/<dataset>/nets/<architecture>-<optimizer>/*.safetensors and models/input_lists/<dataset>/single/{train,val,test}.txt.
 Instances train side by side, each from its own initialization, on its own order and augmentation of the images. Run it again
 to resume: an instance on disk is not trained again."""
 
 from training.command_line import run_script
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Annotated, Literal
 
-import torch
 import tyro
 
-from data.folders import Folders
+from data.folders import IMAGE_SETS, Folders
 from data.images import Batches
 from data.load import load_images
 from data.nets import Entry, list_texts, split_alike, write_lists
@@ -26,10 +24,10 @@ from evaluation.metrics import accuracy
 from models.errors import InputError
 from models.instances import TargetNet
 from models.target_nets import get_architecture
-from training.constants import Count, Flat, Positive, Seed, SideBySide
+from training.constants import Count, Flat, NonNegative, Positive, Seed, SideBySide
 from training.distributed import is_first
 from training.runtime import mixed_precision, pick_device
-from training.zoo import Ensemble, Zoo, initial_state, plan_instances, save_instances
+from training.zoo import Ensemble, Zoo, initial_state, optimizer_of, plan_instances, save_instances
 
 # How long instances train, in epochs: the original release's 186 candidates.
 PAPER_EPOCHS = (
@@ -58,7 +56,10 @@ class Config:
     lengths: Annotated[tuple[Count, ...], LENGTHS] = PAPER_EPOCHS  # how long instances train, each for equally many
     lengths_in: Literal["epochs", "steps"] = "epochs"  # the unit of lengths
     image_batch: Count = 128  # B, images that an instance sees in a step
-    learning_rate: Positive = 1e-4  # Adam's, constant
+    optimizer: Literal["adam", "sgd"] = "adam"  # sgd has momentum 0.9
+    learning_rate: Positive = 1e-4  # the optimizer's, at the start
+    schedule: Literal["constant", "thirds"] = "constant"  # thirds: learning rate / 10 after 1/3 and 2/3 of the steps
+    weight_decay: NonNegative = 0.0  # the optimizer's
     classifier_start: Literal["paper", "zero"] = "paper"  # PyTorch's default initialization of the last layer, or zeros
     sides: Flat[SideBySide] = field(default_factory=lambda: SideBySide(132))
     seed: Seed = 0  # random seed
@@ -67,8 +68,7 @@ class Config:
 
 PRESETS = {
     "photos": Config("photos", lengths=PHOTOS_STEPS, lengths_in="steps", learning_rate=2e-3, classifier_start="zero"),
-    "cifar10": Config("cifar10"),
-    "tiny-imagenet-200": Config("tiny-imagenet-200"),
+    **{name: Config(name) for name in IMAGE_SETS[1:]},
 }
 
 
@@ -79,10 +79,13 @@ def main(config: Config) -> None:
     images = load_images(config.dataset, config.folders.data_dir, device)
     per_epoch = Batches(images.train, [], config.image_batch).per_pass
     net = TargetNet(get_architecture(config.architecture), images.image_shape, images.num_classes)
-    folder = config.folders.nets(config.dataset, f"{config.architecture}-adam")
-    protocol = ("architecture", "image_batch", "learning_rate", "classifier_start")
+    folder = config.folders.nets(config.dataset, f"{config.architecture}-{config.optimizer}")
+    optimization = ("optimizer", "learning_rate", "schedule", "weight_decay")
+    protocol = ("architecture", "image_batch", *optimization, "classifier_start")
     facts = {"dataset": images.name, "images": images.fingerprint, **{name: getattr(config, name) for name in protocol}}
     steps = [length * (per_epoch if config.lengths_in == "epochs" else 1) for length in config.lengths]
+    if config.schedule != "constant" and len(set(steps)) > 1:
+        raise InputError(f"--schedule {config.schedule}: all instances need one length; give one number as --lengths")
     total = config.num_train + config.num_val + config.num_test
     plans = plan_instances(total, steps, folder, facts, config.seed)
     splits = split_alike(plans, config.num_val, config.num_test, config.seed)
@@ -98,10 +101,12 @@ def main(config: Config) -> None:
         if config.classifier_start == "zero":
             for name in net.trained_layout.names[-2:]:  # weight and bias
                 start[name].zero_()
-        adam = partial(torch.optim.Adam, lr=config.learning_rate, fused=True)
-        ensemble = stack.start(Ensemble(net, start, adam, precision=precision))
+        optimizer = optimizer_of(config.optimizer, config.learning_rate, config.weight_decay)
+        ensemble = stack.start(Ensemble(net, start, optimizer, precision=precision))
         batches = Batches(images.train, keys, config.image_batch)
         for step in stack.steps():
+            if config.schedule == "thirds":
+                ensemble.set_learning_rate(config.learning_rate / 10 ** (3 * step // steps[0]))
             ensemble.step(*batches.batch(step))
             done = stack.finished()  # each instance is saved at its last step and leaves the batch
             if done:

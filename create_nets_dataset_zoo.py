@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.folders import Folders
+from data.folders import IMAGE_SETS, Folders
 from data.images import Batches, ImageSet
 from data.instance_files import read_instance, save_instance
 from data.load import load_images
@@ -54,7 +54,7 @@ class Config:
 FREE = ("side_by_side", "checkpoint_seconds")  # constants that change nothing
 LARGE = {"first_step": 100, "last_step": 15_600, "learning_rate": 1e-3, "sides": SideBySide(33)}
 PRESETS = {"photos": Config("photos")}
-PRESETS |= {name: Config(name, **LARGE) for name in ("cifar10", "tiny-imagenet-200")}
+PRESETS |= {name: Config(name, **LARGE) for name in IMAGE_SETS[1:]}
 
 
 def checkpoint_steps(config: Config) -> list[int]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from data.files import write_text
-from data.folders import command
+from data.folders import IMAGE_SETS, command
 from data.texts import write_json
 from evaluation.metrics import accuracy_of
 from evaluation.plots import color_of, plot_search, save_figure
@@ -24,7 +24,7 @@ from evaluation.summary import load_search, markdown_table, read_curve
 from models.errors import InputError
 from training.runtime import provenance
 
-PRESETS = {name: MultiConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
+PRESETS = {name: MultiConfig(name) for name in IMAGE_SETS}
 
 
 def main(config: MultiConfig) -> dict[str, list[Any]]:

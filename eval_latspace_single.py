@@ -10,7 +10,7 @@ runs/<dataset>/single/eval_latspace_single.{json,md,pdf,png}."""
 from training.command_line import run_script
 
 from data.files import write_text
-from data.folders import command
+from data.folders import IMAGE_SETS, command
 from data.nets import load_teacher
 from data.texts import write_json
 from evaluation.metrics import accuracy_of
@@ -20,7 +20,7 @@ from evaluation.summary import load_search, markdown_table, read_curve
 from models.errors import InputError
 from training.runtime import provenance
 
-PRESETS = {name: SingleConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
+PRESETS = {name: SingleConfig(name) for name in IMAGE_SETS}
 
 
 def main(config: SingleConfig) -> dict[str, float]:

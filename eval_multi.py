@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from data.folders import IMAGE_SETS
 from data.texts import write_json
 from evaluation.metrics import accuracy_of
 from evaluation.plots import plot_several_architectures, save_figure
 from evaluation.spaces import MultiConfig, load_experiment
 from training.runtime import provenance
 
-PRESETS = {name: MultiConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
+PRESETS = {name: MultiConfig(name) for name in IMAGE_SETS}
 
 
 def main(config: MultiConfig) -> dict[str, list[Any]]:

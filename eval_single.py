@@ -7,13 +7,14 @@ Needs train_single_arch.py. Writes runs/<dataset>/single/eval_single.{json,pdf,p
 
 from training.command_line import run_script
 
+from data.folders import IMAGE_SETS
 from data.texts import write_json
 from evaluation.metrics import accuracy_of, correlation
 from evaluation.plots import plot_targets_and_predicted, save_figure
 from evaluation.spaces import SingleConfig, load_experiment
 from training.runtime import provenance
 
-PRESETS = {name: SingleConfig(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
+PRESETS = {name: SingleConfig(name) for name in IMAGE_SETS}
 
 
 def main(config: SingleConfig) -> dict[str, list[float]]:

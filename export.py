@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data.folders import Folders, command
+from data.folders import IMAGE_SETS, Folders, command
 from data.nets import read_list
 from evaluation.summary import load_search
 from models.errors import InputError
@@ -38,7 +38,7 @@ class Config:
     folders: Flat[Folders] = field(default_factory=Folders)
 
 
-PRESETS = {name: Config(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
+PRESETS = {name: Config(name) for name in IMAGE_SETS}
 PRESETS |= {"chairs": Config("chairs", "mlps")}
 PRESETS |= {name: Config(f"data/{name}", "mlps") for name in ("meshes", "deepsdf")}
 

@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 
 from data.files import folder_written_whole, report_left_out
-from data.folders import Folders, dataset_name, text_of
+from data.folders import IMAGE_SETS, Folders, dataset_name, text_of
 from data.foreign_zoos import LayoutName, ZooOptions, summary_of, write_foreign_zoo
 from data.imports import (
     Imported,
@@ -60,7 +60,7 @@ class Config:
     folders: Flat[Folders] = field(default_factory=Folders)
 
 
-PRESETS = {name: Config(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
+PRESETS = {name: Config(name) for name in IMAGE_SETS}
 PRESETS |= {"chairs": Config("chairs", "mlps")}
 PRESETS |= {name: Config(f"data/{name}", "mlps") for name in ("meshes", "deepsdf")}
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.folders import IMAGE_SETS
 from data.images import Images
 from data.nets import load_nets
 from data.texts import write_json
@@ -34,7 +35,7 @@ class Config(MultiConfig):
     num_points: AtLeast2 = 100  # values of gamma from 0 to 1, ends included
 
 
-PRESETS = {name: Config(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
+PRESETS = {name: Config(name) for name in IMAGE_SETS}
 
 
 def main(config: Config) -> dict[str, list[Any]]:

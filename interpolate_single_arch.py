@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from data.folders import IMAGE_SETS
 from data.images import Images
 from data.nets import NetsDataset
 from data.texts import write_json
@@ -30,7 +31,7 @@ class Config(SingleConfig):
     num_points: AtLeast2 = 11  # values of gamma from 0 to 1, ends included
 
 
-PRESETS = {name: Config(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
+PRESETS = {name: Config(name) for name in IMAGE_SETS}
 
 
 def main(config: Config) -> dict[str, Any]:

@@ -50,6 +50,8 @@ class Config:
 PRESETS = {
     "photos": Config("photos"),
     "cifar10": Config("cifar10"),
+    "cifar100": Config("cifar100", OF_IMAGES[:-1]),
+    "mnist": Config("mnist", OF_IMAGES[:-1]),
     "tiny-imagenet-200": Config("tiny-imagenet-200", OF_IMAGES[:-1]),
     "chairs": Config("chairs", ("mlps",)),
     "meshes": Config("data/meshes", ("mlps",)),

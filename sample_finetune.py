@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from data.files import write_text
-from data.folders import Folders, command, dataset_name
+from data.folders import IMAGE_SETS, Folders, command, dataset_name
 from data.images import ImageSet
 from data.load import load_images
 from data.streams import stream
@@ -64,7 +64,7 @@ class Config:
 
 PRESETS = {"photos": Config("photos")}
 LARGE = FineTuning(learning_rate=1e-3, side_by_side=33)
-PRESETS |= {name: Config(name, tuning=LARGE) for name in ("cifar10", "tiny-imagenet-200")}
+PRESETS |= {name: Config(name, tuning=LARGE) for name in IMAGE_SETS[1:]}
 
 
 def main(config: Config) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 
 from data.files import fingerprint
+from data.folders import IMAGE_SETS
 from data.images import Batches
 from data.nets import load_teacher
 from evaluation.metrics import where_right
@@ -39,8 +40,7 @@ PRESETS = {
         search=Search(temperature=1.0, alpha=0.9, learning_rate=0.01, validate_every=20, min_delta=0.5),
         per_class=4,
     ),
-    "cifar10": Config("cifar10"),
-    "tiny-imagenet-200": Config("tiny-imagenet-200"),
+    **{name: Config(name) for name in IMAGE_SETS[1:]},
 }
 
 

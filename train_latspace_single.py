@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 
 from data.files import fingerprint
+from data.folders import IMAGE_SETS
 from data.images import Batches
 from data.nets import load_teacher
 from evaluation.metrics import accuracy_of
@@ -36,8 +37,7 @@ class Config(SingleConfig):
 
 PRESETS = {
     "photos": Config("photos", search=Search(alpha=1.0, learning_rate=0.01, validate_every=20)),
-    "cifar10": Config("cifar10"),
-    "tiny-imagenet-200": Config("tiny-imagenet-200"),
+    **{name: Config(name) for name in IMAGE_SETS[1:]},
 }
 
 

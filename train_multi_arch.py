@@ -63,7 +63,7 @@ PRESETS = {
         temperature=2.0,
         image_batch=64,
     ),
-    "cifar10": Config("cifar10", Sizes((88, 10_000))),
+    **{name: Config(name, Sizes((88, 10_000))) for name in ("cifar10", "cifar100", "mnist")},
     "tiny-imagenet-200": Config("tiny-imagenet-200", Sizes((88, 10_000)), Optim(625_000, validate_every=3125)),
 }
 

@@ -66,6 +66,8 @@ PRESETS = {
         image_batch=64,
     ),
     "cifar10": Config("cifar10", Sizes((8, 10_000))),
+    "cifar100": Config("cifar100", Sizes((12, 10_000))),
+    "mnist": Config("mnist", Sizes((8, 10_000))),
     "tiny-imagenet-200": Config("tiny-imagenet-200", Sizes((16, 10_000)), Optim(625_000, validate_every=3125)),
 }
 

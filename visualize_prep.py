@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data.folders import Folders, dataset_name
+from data.folders import IMAGE_SETS, Folders, dataset_name
 from evaluation.metrics import accuracy_of
 from evaluation.plots import plot_preps, save_figure
 from evaluation.spaces import MultiConfig, SingleConfig, load_experiment
@@ -33,7 +33,7 @@ class Config:
     folders: Flat[Folders] = field(default_factory=Folders)
 
 
-PRESETS = {name: Config(name) for name in ("photos", "cifar10", "tiny-imagenet-200")}
+PRESETS = {name: Config(name) for name in IMAGE_SETS}
 
 
 def main(config: Config) -> None:

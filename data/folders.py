@@ -6,7 +6,7 @@ from pathlib import Path
 
 from models.errors import InputError
 
-IMAGE_SETS = ("photos", "cifar10", "tiny-imagenet-200")  # those that have a preset in every script
+IMAGE_SETS = ("photos", "cifar10", "cifar100", "mnist", "tiny-imagenet-200")  # those that have a preset in every script
 KNOWN = (*IMAGE_SETS, "chairs")
 LONGEST_NAME = 255  # bytes of a file's name
 
@@ -73,7 +73,7 @@ def command(script: str, dataset: str, flags: str = "") -> str:
 class Folders:
     """The folders of a project, relative to the folder that a script runs in."""
 
-    data_dir: Path = Path("data")  # image sets: cifar10.npz, tiny-imagenet-200/
+    data_dir: Path = Path("data")  # image sets: cifar10.npz, cifar-100-python/, MNIST/, tiny-imagenet-200/
     lists_dir: Path = Path("models/input_lists")  # input lists: which instances train, validate, test
     runs_dir: Path = Path("runs")  # everything that a run writes
 

@@ -20,7 +20,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Images:
     """One split: `pixels` (N, S, S, C) uint8 and `labels` (N,) int64, and how they are normalized and augmented.
 
-    `mean` and `std` (C,) are for pixels scaled to 0...1; `padding` is the largest shift of a random crop, in pixels.
+    `mean` and `std` (C,) are for pixels scaled to 0...1; `padding` is the largest shift of a random crop, in pixels. Half of
+    the images that are seen in training are mirrored, unless `mirrored` is False.
     """
 
     pixels: Tensor
@@ -28,6 +29,7 @@ class Images:
     mean: Tensor
     std: Tensor
     padding: int
+    mirrored: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -153,7 +155,7 @@ class Batches:
         streams = [stream("images", *key, number) for key in self.keys]
         index = np.stack([rng.permutation(n) for rng in streams])
         offset = np.stack([rng.integers(0, 2 * self.images.padding + 1, (n, 2)) for rng in streams])
-        flip = np.stack([rng.random(n) < 0.5 for rng in streams])
+        flip = np.stack([rng.random(n) < 0.5 for rng in streams]) & self.images.mirrored
         return (
             torch.from_numpy(index).to(device),
             torch.from_numpy(offset).to(device),
@@ -183,7 +185,12 @@ def check_classes(labels: np.ndarray, class_names: Sequence[str], where: str) ->
 
 
 def make_images(
-    pixels: np.ndarray, labels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], padding: int
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    padding: int,
+    mirrored: bool = True,
 ) -> Images:
     """Return arrays (N, S, S, C) uint8 and (N,) as Images."""
     return Images(
@@ -192,4 +199,5 @@ def make_images(
         torch.tensor(mean),
         torch.tensor(std),
         padding,
+        mirrored,
     )

@@ -128,6 +128,10 @@ def stated_architecture(facts: dict[str, Any]) -> str | None:
     return stated if isinstance(stated, str) else None
 
 
+# Facts that files did not state while there was one choice.
+UNSTATED = {"optimizer": "adam", "schedule": "constant", "weight_decay": 0.0}
+
+
 def is_on_disk(path: Path, facts: dict[str, Any]) -> bool:
     """Return whether this instance exists. Raise InputError if the file is broken or has other facts."""
     if not path.is_file():
@@ -137,9 +141,10 @@ def is_on_disk(path: Path, facts: dict[str, Any]) -> bool:
     except InputError as error:
         raise InputError(f"{error}; this command makes it again once it is moved away") from None
     for name, value in facts.items():
-        if found.get(name) != value:
+        made = found.get(name, UNSTATED.get(name))
+        if made != value:
             raise InputError(
-                f"{path} was made with {name} {brief(found.get(name))}, not {value}; move it away, or use what it was made with"
+                f"{path} was made with {name} {brief(made)}, not {value}; move it away, or use what it was made with"
             )
     return True
 

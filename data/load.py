@@ -5,15 +5,22 @@ from pathlib import Path
 
 import torch
 
-from data.cifar10 import load_cifar10
+from data.cifar import load_cifar10, load_cifar100
 from data.folders import dataset_name
 from data.image_folder import load_image_folder
 from data.images import ImageSet
+from data.mnist import load_mnist
 from data.photos import load_photos
 from data.tiny_imagenet import load_tiny_imagenet
 from models.errors import InputError, brief
 
-LOADERS = {"photos": lambda data_dir: load_photos(), "cifar10": load_cifar10, "tiny-imagenet-200": load_tiny_imagenet}
+LOADERS = {
+    "photos": lambda data_dir: load_photos(),
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "mnist": load_mnist,
+    "tiny-imagenet-200": load_tiny_imagenet,
+}
 
 
 def load_images(dataset: str, data_dir: Path = Path("data"), device: torch.device | str = "cpu") -> ImageSet:

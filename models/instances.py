@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from functools import cache
-from typing import Literal
+from functools import cache, cached_property
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from models.errors import InputError
-from models.layers import fold_instances, foreign_layer
+from models.layers import fold_instances, foreign_layer, unfold_instances
 from models.rows import Channels, Layout, fuse_batch_norm
 from models.target_nets import Architecture, siren
+from models.target_nets.parts import PartedNet, find_point, points_of
 
 # On the CPU, instances are computed together on images of up to so many pixels. On larger ones each by itself is work enough.
 SMALL_IMAGE = 16 * 16
@@ -22,32 +23,47 @@ SMALL_IMAGE = 16 * 16
 Form = Literal["channels", "points", "vmap", "alone"]
 
 
-def run_instances(module: nn.Module, state: dict[str, Tensor], inputs: Tensor, own_inputs: bool, form: Form) -> Tensor:
+def run_instances(
+    module: nn.Module, state: dict[str, Tensor], inputs: Tensor, own_inputs: bool, form: Form, **cut: Any
+) -> Any:
     """Return outputs (M, B, ...) of M instances of `module`.
 
     `state` holds their parameters, and with batch norm their running statistics, of shape (M, *shape); it replaces the
     module's own. In training mode the running statistics are updated in place. Inputs are (B, ...) for all instances, or
-    with `own_inputs` (M, B, ...).
+    with `own_inputs` (M, B, ...). `cut` are arguments of the forward of a PartedNet: with `after`, inputs are activations;
+    with `until`, outputs are, (M, B, *point_shape), or a list of them.
     """
     m = len(next(iter(state.values())))
     if form == "alone":
         states = [{name: value[i] for name, value in state.items()} for i in range(m)]
-        return torch.stack(
-            [functional_call(module, each, (inputs[i] if own_inputs else inputs,)) for i, each in enumerate(states)]
-        )
+        outputs = [
+            functional_call(module, each, (inputs[i] if own_inputs else inputs,), cut) for i, each in enumerate(states)
+        ]
+        return [_stack(each) for each in zip(*outputs)] if isinstance(outputs[0], list) else _stack(outputs)
     if form == "vmap":
         run = vmap(
-            lambda state, x: functional_call(module, state, (x,)),
+            lambda state, x: functional_call(module, state, (x,), cut),
             (0, 0 if own_inputs else None),
             randomness="different",
         )
         # Images are channels-last, which some layers cannot handle within vmap. Of one channel, `contiguous` leaves strides.
         return run(state, inputs.contiguous().flatten().view(inputs.shape))
     if form == "points":
-        return functional_call(module, state, (inputs if own_inputs else inputs.expand(m, *inputs.shape),))
+        return functional_call(module, state, (inputs if own_inputs else inputs.expand(m, *inputs.shape),), cut)
+    if cut.get("after") is not None and not own_inputs:  # after the first conv, layers expect M*C channels
+        inputs, own_inputs = inputs.expand(m, *inputs.shape), True
     x = fold_instances(inputs) if own_inputs else inputs.contiguous(memory_format=torch.channels_last)
-    logits = functional_call(module, state, (x,))  # (B, M*classes)
-    return logits.view(len(logits), m, -1).transpose(0, 1)
+    outputs = functional_call(module, state, (x,), cut)
+    return (
+        [unfold_instances(each, m) for each in outputs] if isinstance(outputs, list) else unfold_instances(outputs, m)
+    )
+
+
+def _stack(outputs: Sequence[Tensor]) -> Tensor:
+    """Return outputs of instances as (M, ...). Maps in channels-last memory stay in it, so that the next conv is the same."""
+    if outputs[0].dim() == 4 and outputs[0].is_contiguous(memory_format=torch.channels_last):
+        return torch.stack([each.movedim(1, -1) for each in outputs]).movedim(-1, 2)
+    return torch.stack(list(outputs))
 
 
 class TargetNet:
@@ -101,11 +117,48 @@ class TargetNet:
         Rows (M, P) hold fused parameters; a wider row is padded, and the padding is ignored. Inputs are (B, *input_shape)
         for all instances, or (M, B, *input_shape).
         """
-        return self._run(self.fused, self.layout.unflatten(rows[:, : self.num_parameters]), inputs)
+        return self._run(self.fused, self.layout.unflatten(rows[:, : self.num_parameters]), inputs, self.input_shape)
+
+    @property
+    def points(self) -> list[str]:
+        """The names of the stitch points in order; the outputs are none. Raise InputError for a net without parts."""
+        return points_of(self._parted.parts())
+
+    def point_shape(self, point: str) -> tuple[int, ...]:
+        """Return the shape of activations at a point: (C, H, W) of maps, (F,) of vectors. Raise InputError for no point."""
+        return self._point_shapes[find_point(self._parted.parts(), point)]
+
+    def run_front(self, rows: Tensor, inputs: Tensor, point: str, before_activation: bool = False) -> Tensor:
+        """Return the activations (M, B, *point_shape) of M instances at a point, after its activation or before it.
+
+        Rows and inputs are as in `run`. Raise InputError for a point that the net does not have.
+        """
+        return self._run_cut(rows, inputs, self.input_shape, until=point, before_activation=before_activation)
+
+    def run_points(
+        self, rows: Tensor, inputs: Tensor, points: Sequence[str], before_activation: bool = False
+    ) -> list[Tensor]:
+        """Return the activations at several points, each as `run_front` returns them, from one pass."""
+        if not points:
+            return []
+        return self._run_cut(rows, inputs, self.input_shape, until=tuple(points), before_activation=before_activation)
+
+    def run_end(self, rows: Tensor, activations: Tensor, point: str, before_activation: bool = False) -> Tensor:
+        """Return outputs as `run` does, from activations at a point, after its activation or before it.
+
+        They are (B, *point_shape) for all instances, or (M, B, *point_shape), and stay as they are. Raise InputError for
+        a point that the net does not have, or for activations of another shape.
+        """
+        shape = self.point_shape(point)
+        if activations.shape[-len(shape) :] != shape or activations.dim() - len(shape) not in (1, 2):
+            raise InputError(
+                f"activations {tuple(activations.shape)} at '{point}' of {self.name}: it takes (..., {shape})"
+            )
+        return self._run_cut(rows, activations, shape, after=point, before_activation=before_activation)
 
     def run_in_training(self, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
         """Return outputs of M instances in training mode, from their state (M, *shape); updates running statistics."""
-        return self._run(self.trained.train(), state, inputs)
+        return self._run(self.trained.train(), state, inputs, self.input_shape)
 
     def module(self, row: Tensor) -> nn.Module:
         """Return the instance of a row (P,) as a module in eval mode, on the row's device."""
@@ -115,12 +168,32 @@ class TargetNet:
                 module.get_parameter(name).copy_(value)
         return module.to(row.device).eval()
 
-    def _run(self, module: nn.Module, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    @property
+    def _parted(self) -> PartedNet:
+        if not isinstance(self.fused, PartedNet):
+            raise InputError(
+                f"{self.name} has no stitch points; make it a PartedNet with parts(), as models/target_nets/vanilla_cnn.py"
+            )
+        return self.fused
+
+    @cached_property
+    def _point_shapes(self) -> list[tuple[int, ...]]:
+        parameter = next(self.fused.parameters())
+        inputs = torch.zeros(1, *self.input_shape, dtype=parameter.dtype, device=parameter.device)
+        with torch.no_grad():
+            return [tuple(each.shape[1:]) for each in self._parted(inputs, until=self.points)]
+
+    def _run_cut(self, rows: Tensor, inputs: Tensor, shape: tuple[int, ...], **cut: Any) -> Any:
+        return self._run(self._parted, self.layout.unflatten(rows[:, : self.num_parameters]), inputs, shape, **cut)
+
+    def _run(
+        self, module: nn.Module, state: dict[str, Tensor], inputs: Tensor, shape: tuple[int, ...], **cut: Any
+    ) -> Any:
         if not self.folds:
             module.to(inputs.device)  # its buffers; rows do not hold them
-        own_inputs = inputs.dim() == len(self.input_shape) + 2
+        own_inputs = inputs.dim() == len(shape) + 2
         m = len(next(iter(state.values())))
-        return run_instances(module, state, inputs, own_inputs, self._fastest_form(m, inputs.is_cuda))
+        return run_instances(module, state, inputs, own_inputs, self._fastest_form(m, inputs.is_cuda), **cut)
 
     def _fastest_form(self, m: int, on_gpu: bool) -> Form:
         """Return how M instances are computed fastest (docs/performance.md)."""

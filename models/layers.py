@@ -14,9 +14,16 @@ from torch import Tensor, nn
 
 
 def fold_instances(x: Tensor) -> Tensor:
-    """Return images (M, B, C, H, W) of M instances as (B, M*C, H, W), in channels-last memory."""
+    """Return maps (M, B, C, H, W) of M instances as (B, M*C, H, W), in channels-last memory; vectors (M, B, F) as (B, M*F)."""
+    if x.dim() == 3:
+        return x.transpose(0, 1).flatten(1)
     m, b, c, h, w = x.shape
     return x.permute(1, 3, 4, 0, 2).reshape(b, h, w, m * c).permute(0, 3, 1, 2)
+
+
+def unfold_instances(x: Tensor, m: int) -> Tensor:
+    """Return maps (B, M*C, H, W) as (M, B, C, H, W) and vectors (B, M*F) as (M, B, F), a view; `fold_instances` undoes it."""
+    return x.unflatten(1, (m, -1)).transpose(0, 1)
 
 
 class Conv2d(nn.Conv2d):

@@ -77,7 +77,7 @@ def conv_before(norm_name: str) -> str:
 def fuse_batch_norm(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Fuse the batch norms of M instances into the convs before them: the state (M, *shape) of the fused form.
 
-    W' = W*gamma/sqrt(var+eps), b' = beta + (b-mean)*gamma/sqrt(var+eps). Instances and channels are independent, so
+    W' = W*gamma/sqrt(var+eps), b' = beta + (b-mean)*gamma/sqrt(var+eps); b is 0 for a conv without a bias. Instances and channels are independent, so
     PyTorch's fusion of one conv fuses M*O output channels at once.
     """
     norms = {name: child for name, child in module.named_modules() if isinstance(child, BatchNorm2d)}
@@ -88,8 +88,10 @@ def fuse_batch_norm(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Te
         mean, var, gamma, beta = (
             state[f"{norm_name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")
         )
+        bias = state.get(f"{conv_name}.bias")
+        bias = None if bias is None else bias.flatten()
         fused_weight, fused_bias = fuse_conv_bn_weights(
-            weight.flatten(0, 1), None, mean.flatten(), var.flatten(), norm.eps, gamma.flatten(), beta.flatten()
+            weight.flatten(0, 1), bias, mean.flatten(), var.flatten(), norm.eps, gamma.flatten(), beta.flatten()
         )
         fused[f"{conv_name}.weight"] = fused_weight.detach().view_as(weight)
         fused[f"{conv_name}.bias"] = fused_bias.detach().view_as(mean)

@@ -17,7 +17,7 @@ import torch
 import trimesh
 from PIL import Image
 
-from data.cifar10 import load_cifar10
+from data.cifar import CIFAR_100, load_cifar10, load_cifar100
 from data.folders import Folders
 from data.foreign_zoos import ZooOptions, write_foreign_zoo
 from data.image_folder import load_image_folder, read_image
@@ -26,6 +26,7 @@ from data.imports import read_accuracies, read_zoo
 from data.instance_files import find_row, read_instance, samples_of, save_instance
 from data.load import load_images
 from data.meshes import read_mesh
+from data.mnist import load_mnist
 from data.nets import Entry, read_list
 from data.sdf_samples import check_made_with, read_samples
 from data.zoo_folders import ABOUT
@@ -36,7 +37,7 @@ from models.instances import TargetNet, TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import ARCHITECTURES, get_architecture
 from tests.test_foreign_zoos import trial, unterthiner
-from tests.test_image_sets import published, tiny, write_batches
+from tests.test_image_sets import published, tiny, write_batches, write_mnist
 from tests.test_images import some_images, write_cifar10, write_folder
 from tests.test_zoos import sign, zoo_of
 from training.checkpoints import load_checkpoint, model_entries, save_checkpoint
@@ -338,6 +339,16 @@ def cifar10_batches(root: Path) -> Made:
     return sorted((root / "cifar-10-batches-py").iterdir()), lambda: check_images(load_cifar10(root))
 
 
+def cifar100_batches(root: Path) -> Made:
+    write_batches(root / "cifar-100-python", published(300, CIFAR_100)[0])
+    return sorted((root / "cifar-100-python").iterdir()), lambda: check_images(load_cifar100(root))
+
+
+def mnist(root: Path) -> Made:
+    write_mnist(root)
+    return sorted((root / "MNIST" / "raw").iterdir()), lambda: check_images(load_mnist(root))
+
+
 # Zoos
 
 
@@ -445,6 +456,8 @@ KINDS: dict[str, Callable[[Path], Made]] = {
     "Tiny-ImageNet without lists": tiny_imagenet_without_lists,
     "CIFAR-10": cifar10,
     "CIFAR-10 batches": cifar10_batches,
+    "CIFAR-100 batches": cifar100_batches,
+    "MNIST": mnist,
     "samples": samples,
     "zoo": own_zoo,
     "zoo of modelzoos.cc": foreign_zoo("modelzoos", two_trials),

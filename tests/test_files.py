@@ -134,7 +134,7 @@ def test_a_name_that_is_not_utf8_cannot_be_written_and_the_old_file_stays(tmp_pa
     assert (tmp_path / "a.txt").read_text() == "ü\n"
 
 
-@pytest.mark.parametrize("known", ["photos", "cifar10", "tiny-imagenet-200", "chairs"])
+@pytest.mark.parametrize("known", ["photos", "cifar10", "cifar100", "mnist", "tiny-imagenet-200", "chairs"])
 def test_a_folder_that_is_called_like_a_known_set_is_a_set_of_its_own(known, tmp_path):
     assert dataset_name(known) == known
     for folder in (f"/data/{known}", f"./{known}", f"{known}/", str(tmp_path / known)):

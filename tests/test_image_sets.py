@@ -1,19 +1,25 @@
-"""Tiny-ImageNet's texts and lists as people have them, and CIFAR-10 as it is published."""
+"""Tiny-ImageNet's texts and lists as people have them; CIFAR-10, CIFAR-100 and MNIST as they are published."""
 
+import gzip
 import pickle
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 
-from data.cifar10 import ARCHIVE, BATCH_NAMES, BATCHES
+from data.cifar import CIFAR_10, CIFAR_100
+from data.images import Batches
 from data.load import load_images
 from data.tiny_imagenet import SPLITS, read_split, refuse_overlap
 from models.errors import InputError
 from tests.test_foreign_files import Trap
 from tests.test_image_files import sizes
 from tests.test_images import write_cifar10, write_png
+
+BATCHES, ARCHIVE, BATCH_NAMES = CIFAR_10.folder, CIFAR_10.archive, CIFAR_10.batches
 
 # Tiny-ImageNet
 
@@ -225,18 +231,18 @@ def test_a_long_list_is_read_in_one_pass(tmp_path):
 # CIFAR-10 as it is published
 
 
-def published(per_batch=10):
+def published(per_batch=10, of=CIFAR_10):
     """Return batches by name, as its authors made them, and the images (N, 32, 32, 3) and labels of each."""
     rng = np.random.default_rng(0)
-    images = {name: rng.integers(0, 256, (per_batch, 32, 32, 3), dtype=np.uint8) for name in BATCH_NAMES}
-    labels = {name: [int(i) for i in rng.permutation(per_batch) % 10] for name in BATCH_NAMES}
+    images = {name: rng.integers(0, 256, (per_batch, 32, 32, 3), dtype=np.uint8) for name in of.batches}
+    labels = {name: [int(i) for i in rng.permutation(per_batch) % len(of.classes)] for name in of.batches}
     batches = {
         name: {
             "batch_label": name,
-            "labels": labels[name],
+            of.labels: labels[name],
             "data": images[name].transpose(0, 3, 1, 2).reshape(-1, 3072),
         }
-        for name in BATCH_NAMES
+        for name in of.batches
     }
     return batches, images, labels
 
@@ -247,23 +253,41 @@ def write_batches(folder, batches, protocol=2):
         (folder / name).write_bytes(pickle.dumps(batch, protocol))
 
 
-@pytest.mark.parametrize("below", ["", "cifar10-download"])
-@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-def test_cifar10_is_read_as_torchvision_leaves_it(tmp_path, below, protocol):
-    batches, images, labels = published()
-    write_batches(tmp_path / "unpacked" / below / BATCHES, batches, protocol)
+@pytest.mark.parametrize("below", ["", "-download"])
+@pytest.mark.parametrize(
+    ("of", "protocol"), [*((CIFAR_10, protocol) for protocol in (0, 2, 4, 5)), (CIFAR_100, 2), (CIFAR_100, 4)]
+)
+def test_cifar_is_read_as_torchvision_leaves_it(tmp_path, below, of, protocol):
+    per_batch = 10 if of is CIFAR_10 else 300  # three images of a class
+    batches, images, labels = published(per_batch, of)
+    below = below and of.name + below
+    write_batches(tmp_path / "unpacked" / below / of.folder, batches, protocol)
     (tmp_path / "packed" / below).mkdir(parents=True)
-    with tarfile.open(tmp_path / "packed" / below / ARCHIVE, "w:gz") as archive:
-        archive.add(tmp_path / "unpacked" / below / BATCHES, BATCHES)
+    with tarfile.open(tmp_path / "packed" / below / of.archive, "w:gz") as archive:
+        archive.add(tmp_path / "unpacked" / below / of.folder, of.folder)
+    *names, test = of.batches
     for data_dir in (tmp_path / "unpacked", tmp_path / "packed"):
-        found = load_images("cifar10", data_dir)
-        assert sizes(found) == [40, 10, 10]
-        assert np.array_equal(found.test.pixels, images["test_batch"])
-        assert found.test.labels.tolist() == labels["test_batch"]
-        train = torch.cat([found.train.pixels, found.val.pixels]).numpy().reshape(50, -1)
-        stored = np.concatenate([images[name] for name in BATCH_NAMES[:5]]).reshape(50, -1)
+        found = load_images(of.name, data_dir)
+        assert (found.name, found.class_names) == (of.name, of.classes)
+        assert sizes(found) == ([40, 10, 10] if of is CIFAR_10 else [200, 100, 300])
+        assert np.array_equal(found.test.pixels, images[test])
+        assert found.test.labels.tolist() == labels[test]
+        train = torch.cat([found.train.pixels, found.val.pixels]).numpy().reshape(len(names) * per_batch, -1)
+        stored = np.concatenate([images[name] for name in names]).reshape(len(train), -1)
         assert np.array_equal(train[np.lexsort(train.T)], stored[np.lexsort(stored.T)])
-        assert not (data_dir / "cifar10.npz").exists()
+        assert not (data_dir / f"{of.name}.npz").exists()
+
+
+def test_cifar100_has_its_fine_classes_and_not_those_of_cifar10(tmp_path):
+    assert len(set(CIFAR_100.classes)) == 100 and list(CIFAR_100.classes) == sorted(CIFAR_100.classes)
+    batches, _, _ = published(300, CIFAR_100)
+    coarse = {name: {**batch, "coarse_labels": [0] * 300} for name, batch in batches.items()}
+    write_batches(tmp_path / "a" / CIFAR_100.folder, coarse)
+    assert load_images("cifar100", tmp_path / "a").test.labels.max() == 99
+    batches["test"]["fine_labels"][7] = 100
+    write_batches(tmp_path / "b" / CIFAR_100.folder, batches)
+    with pytest.raises(InputError, match="test_labels.*0 to 99"):
+        load_images("cifar100", tmp_path / "b")
 
 
 def test_batches_have_the_split_of_the_npz(tmp_path):
@@ -380,12 +404,109 @@ def test_the_shape_of_labels_is_named_if_that_is_the_matter(tmp_path):
         load_images("cifar10", tmp_path)
 
 
-def test_without_a_network_the_message_names_every_way(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "ways"),
+    [
+        ("cifar10", (BATCHES, ARCHIVE, "cifar10.npz")),
+        ("cifar100", (CIFAR_100.folder, CIFAR_100.archive, "cifar100.npz")),
+        ("mnist", ("MNIST/raw", "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte")),
+    ],
+)
+def test_without_a_network_the_message_names_every_way(tmp_path, monkeypatch, name, ways):
     def fail(*arguments, **keywords):
         raise OSError("no network")
 
-    monkeypatch.setattr("data.cifar10.CIFAR10", fail)
+    monkeypatch.setattr(f"torchvision.datasets.{name.upper()}", fail)
     with pytest.raises(InputError) as refused:
-        load_images("cifar10", tmp_path)
-    for way in (BATCHES, ARCHIVE, "cifar10.npz", str(tmp_path)):
+        load_images(name, tmp_path)
+    for way in (*ways, str(tmp_path)):
         assert way in str(refused.value)
+
+
+# MNIST as it is published
+
+
+def write_mnist(data_dir, train=50, test=10, packed=False):
+    """Write small files as torchvision leaves them, or packed as they are downloaded. Return images and labels by file."""
+    rng, folder = np.random.default_rng(0), data_dir / "MNIST" / "raw"
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {}
+    for split, number in (("train", train), ("t10k", test)):
+        arrays[f"{split}-images-idx3-ubyte"] = rng.integers(0, 256, (number, 28, 28), dtype=np.uint8)
+        arrays[f"{split}-labels-idx1-ubyte"] = (rng.permutation(number) % 10).astype(np.uint8)
+    for name, array in arrays.items():
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+        written = gzip.compress(header + array.tobytes()) if packed else header + array.tobytes()
+        (folder / (name + ".gz" if packed else name)).write_bytes(written)
+    return arrays
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_mnist_is_read_as_torchvision_leaves_it_with_a_border(tmp_path, packed):
+    arrays = write_mnist(tmp_path, packed=packed)
+    found = load_images("mnist", tmp_path)
+    assert (found.name, found.image_shape, found.num_classes) == ("mnist", (1, 32, 32), 10)
+    assert sizes(found) == [40, 10, 10]
+    test = found.test.pixels.numpy()[..., 0]
+    assert np.array_equal(test[:, 2:30, 2:30], arrays["t10k-images-idx3-ubyte"])
+    assert test.sum() == test[:, 2:30, 2:30].sum()  # the border is black
+    assert found.test.labels.tolist() == arrays["t10k-labels-idx1-ubyte"].tolist()
+    train = torch.cat([found.train.pixels, found.val.pixels])[:, 2:30, 2:30, 0].numpy().reshape(50, -1)
+    stored = arrays["train-images-idx3-ubyte"].reshape(50, -1)
+    assert np.array_equal(train[np.lexsort(train.T)], stored[np.lexsort(stored.T)])
+
+
+def test_mnist_files_are_those_that_torchvision_reads(tmp_path):
+    arrays = write_mnist(tmp_path)
+    data = torchvision.datasets.MNIST(str(tmp_path), train=False)
+    assert np.array_equal(data.data, arrays["t10k-images-idx3-ubyte"])
+
+
+def test_digits_are_shifted_and_not_mirrored(tmp_path):
+    write_mnist(tmp_path)
+    digits = load_images("mnist", tmp_path).train
+    batches = Batches(digits, [(0, 1)], 10)
+    _, offset, flip = batches.views(0)
+    assert not flip.any() and len(offset.unique()) > 3
+    assert Batches(replace(digits, mirrored=True), [(0, 1)], 10).views(0)[2].any()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"",
+        lambda content: content[:100],
+        lambda content: content + b"x",
+        lambda content: b"\0\0\x0d\3" + content[4:],
+        lambda content: content[:4] + b"\xff" * 12 + content[16:],
+        lambda content: content[:8] + np.array([14, 56], ">u4").tobytes() + content[16:],
+    ],
+    ids=["empty", "cut", "longer", "floats", "a huge shape", "another shape"],
+)
+def test_what_is_no_file_of_mnist_is_refused_by_name(tmp_path, packed, change):
+    write_mnist(tmp_path)
+    path = tmp_path / "MNIST/raw/train-images-idx3-ubyte"
+    changed = change(path.read_bytes())
+    path.unlink()
+    if packed:
+        path, changed = path.with_name(path.name + ".gz"), gzip.compress(changed)
+    path.write_bytes(changed)
+    with pytest.raises(InputError, match="train-images"):
+        load_images("mnist", tmp_path)
+
+
+def test_a_missing_file_of_mnist_and_wrong_labels_are_named(tmp_path):
+    write_mnist(tmp_path)
+    folder = tmp_path / "MNIST/raw"
+    labels = (folder / "t10k-labels-idx1-ubyte").read_bytes()
+    for wrong in (labels[:-1] + b"\x0a", labels[:4] + np.array([9], ">u4").tobytes() + labels[8:-1]):
+        (folder / "t10k-labels-idx1-ubyte").write_bytes(wrong)
+        with pytest.raises(InputError, match="t10k-labels"):
+            load_images("mnist", tmp_path)
+    (folder / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(InputError, match="t10k-labels"):
+        load_images("mnist", tmp_path)
+    (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels)[:-9])
+    with pytest.raises(InputError, match="t10k-labels.*gz"):
+        load_images("mnist", tmp_path)

@@ -83,6 +83,15 @@ def test_an_instance_is_on_disk_if_its_facts_agree(tmp_path):
         is_on_disk(path, {"seed": 0})
 
 
+def test_a_file_that_does_not_state_its_optimizer_was_made_by_adam(resnet8, tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_instance(path, resnet8.trained.state_dict(), {"steps": 3})
+    assert is_on_disk(path, {"steps": 3, "optimizer": "adam", "schedule": "constant", "weight_decay": 0.0})
+    for other in ({"optimizer": "sgd"}, {"schedule": "thirds"}, {"weight_decay": 1e-4}):
+        with pytest.raises(InputError, match=next(iter(other))):
+            is_on_disk(path, {"steps": 3, **other})
+
+
 def test_the_architecture_of_a_state_dict_is_found():
     nets = [TargetNet(architecture, *PHOTOS) for architecture in architectures_for(PHOTOS[0])]
     for net in nets:

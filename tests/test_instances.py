@@ -19,6 +19,7 @@ from training.zoo import Ensemble, squared_errors
 
 M, B = 3, 5
 SMALL, CIFAR = ((1, 8, 8), 10), ((3, 32, 32), 10)
+LARGE = ("resnet56", *(f"resnet20x{width}" for width in range(2, 6)))  # wider ones are the same code
 PYTORCHS = {layers.Conv2d: nn.Conv2d, layers.Linear: nn.Linear, layers.BatchNorm2d: nn.BatchNorm2d}
 
 
@@ -58,7 +59,7 @@ def assert_trains_as_alone(net, build, state, images, form):
 @pytest.mark.parametrize("own_images", [True, False])
 @pytest.mark.parametrize(
     ("name", "on"),
-    [*((each.name, SMALL) for each in architectures_for(SMALL[0]) if each.name != "resnet56")]
+    [*((each.name, SMALL) for each in architectures_for(SMALL[0]) if each.name not in LARGE)]
     + [("cnn_s-gelu", ((3, 28, 28), 10)), ("cnn_l-silu", CIFAR), ("unterthiner-tanh", ((1, 28, 28), 10))]
     + [(name, CIFAR) for name in ("lenetlike", "vanilla_cnn", "resnet8")]
     + [pytest.param("resnet56", SMALL, marks=pytest.mark.slow)],

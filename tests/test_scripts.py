@@ -9,13 +9,17 @@ from PIL import Image
 
 import compare_objectives
 import create_nets_dataset_single
+import create_nets_dataset_zoo
 import eval_single
 import interpolate_single_arch
 import train_single_arch
 import visualize_prep
+from data.images import Batches
 from data.instance_files import read_instance
 from data.load import load_images
 from data.nets import load_nets, read_list
+from data.streams import torch_seed
+from data.zoos import load_zoo
 from evaluation.metrics import correlation
 from evaluation.plots import near_square
 from evaluation.summary import print_summary
@@ -267,3 +271,52 @@ def test_original_checkpoints_are_read(own_project, tmp_path):
     )
     assert ours["weight_accuracy"] == theirs["weight_accuracy"]
     assert ours["latent_accuracy"] != theirs["latent_accuracy"]
+
+
+# Training by SGD
+
+
+@pytest.mark.parametrize("architecture", ["tiny10", "resnet20"])
+def test_instances_by_sgd_are_those_of_a_plain_loop(few_photos, tmp_path, architecture):
+    """With momentum, weight decay, and the learning rate divided by 10 at a third and two thirds."""
+    config = miniature.create_config(
+        tmp_path,
+        architecture=architecture,
+        **dict(num_train=1, num_val=1, num_test=1, lengths=(7,)),
+        **dict(optimizer="sgd", learning_rate=0.02, weight_decay=0.3, schedule="thirds"),
+    )
+    create_nets_dataset_single.main(config)
+    images = miniature.few_photos()
+    for path in sorted((tmp_path / f"runs/photos/nets/{architecture}-sgd").glob("*.safetensors")):
+        state, facts = read_instance(path)
+        assert (facts["optimizer"], facts["schedule"], facts["weight_decay"]) == ("sgd", "thirds", 0.3)
+        key = (config.seed, facts["index"])
+        torch.manual_seed(torch_seed("initialization", *key))
+        net = ARCHITECTURES[architecture].build(images.image_shape, images.num_classes)
+        torch.nn.init.zeros_(net.fc.weight), torch.nn.init.zeros_(net.fc.bias)  # the preset's start
+        sgd = torch.optim.SGD(net.parameters(), 0.02, momentum=0.9, weight_decay=0.3)
+        drops = torch.optim.lr_scheduler.MultiStepLR(sgd, [3, 5])  # steps 7/3 and 14/3, rounded up
+        batches = Batches(images.train, [key], config.image_batch)
+        for step in range(7):
+            x, labels = batches.shared(step)
+            sgd.zero_grad()
+            torch.nn.functional.cross_entropy(net(x), labels).backward()
+            sgd.step()
+            drops.step()
+        for name, value in net.state_dict().items():
+            torch.testing.assert_close(
+                state[name], value, rtol=1e-2, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}"
+            )
+    assert facts["steps"] == 7
+
+
+def test_a_schedule_needs_one_length(few_photos, tmp_path):
+    with pytest.raises(InputError, match="--schedule.*--lengths"):
+        create_nets_dataset_single.main(miniature.create_config(tmp_path, schedule="thirds"))
+
+
+def test_tiny10_becomes_a_zoo(few_photos, tmp_path):
+    small = dict(architectures="tiny10", num_nets=2, num_checkpoints=2, first_step=2, last_step=12, side_by_side=2)
+    create_nets_dataset_zoo.main(miniature.create_zoo_config(tmp_path, **small))
+    zoo = load_zoo(tmp_path / "runs/photos/nets/zoo-tiny10")
+    assert len(zoo.nets) == 4 and zoo.nets.nets.names == ["tiny10"]

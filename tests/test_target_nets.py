@@ -23,13 +23,16 @@ from tests.conftest import PAPER
 CIFAR10, TINY_IMAGENET, PHOTOS = ((3, 32, 32), 10), ((3, 64, 64), 200), ((1, 8, 8), 10)
 DATASETS = {"cifar10": CIFAR10, "tiny-imagenet-200": TINY_IMAGENET, "photos": PHOTOS}
 
-# Supplement Tab. I (with batch norm), and the same nets fused.
+# With batch norm, as in supplement Tab. I and arXiv 2110.14633 (Tiny10 on CIFAR-10), and the same nets fused.
 COUNTS = {
     "lenetlike": {CIFAR10: (62_006, 62_006), TINY_IMAGENET: (79_612, 79_612), PHOTOS: (540, 540)},
     "vanilla_cnn": {CIFAR10: (68_818, 68_818), TINY_IMAGENET: (112_856, 112_856), PHOTOS: (3_142, 3_142)},
     "resnet8": {CIFAR10: (78_042, 77_706), TINY_IMAGENET: (128_792, 128_456), PHOTOS: (5_142, 5_058)},
     "resnet32": {CIFAR10: (466_906, 465_674), TINY_IMAGENET: (517_656, 516_424), PHOTOS: (29_782, 29_474)},
     "resnet56": {CIFAR10: (855_770, 853_642), TINY_IMAGENET: (906_520, 904_392), PHOTOS: (215_138, 214_074)},
+    "tiny10": {CIFAR10: (86_778, 86_138), TINY_IMAGENET: (99_128, 98_488), PHOTOS: (5_742, 5_582)},
+    "resnet20": {CIFAR10: (272_474, 271_690), TINY_IMAGENET: (323_224, 322_440), PHOTOS: (17_462, 17_266)},
+    "resnet20x2": {CIFAR10: (1_084_586, 1_083_018), TINY_IMAGENET: (1_185_896, 1_184_328), PHOTOS: (68_642, 68_250)},
 }
 
 
@@ -114,7 +117,8 @@ def test_widths_that_are_not_a_sirens_are_refused(widths):
 
 
 def test_the_architectures_for_images_of_a_shape_are_those_that_can_be_built_for_them():
-    assert {each.name for each in architectures_for((1, 8, 8))} == set(PAPER)
+    wide = {f"resnet20x{width}" for width in range(2, 6)}
+    assert {each.name for each in architectures_for((1, 8, 8))} == {*PAPER, "tiny10", "resnet20", *wide}
     assert {"cnn_s-relu", "unterthiner-relu", "resnet18"} <= {each.name for each in architectures_for((1, 28, 28))}
     assert "cnn_s-relu" not in {each.name for each in architectures_for((3, 32, 32))}
     assert [each.name for each in architectures_for((3, 20, 20))] == ["resnet18"]

@@ -15,8 +15,9 @@ and if an instance is missing, its whole stack trains again, up to the last step
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -77,6 +78,15 @@ def initial_state(net: TargetNet, keys: Sequence[tuple[int, ...]], device: torch
     """Return freshly initialized instances, entries (M, *shape), each from its own key."""
     seeds = [torch_seed("initialization", *key) for key in keys]
     return {name: value.to(device) for name, value in net.start(seeds).items()}
+
+
+def optimizer_of(
+    name: Literal["adam", "sgd"], learning_rate: float, weight_decay: float = 0.0
+) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
+    """Return what makes the optimizer of an ensemble: Adam, or SGD with momentum 0.9."""
+    if name == "sgd":
+        return partial(torch.optim.SGD, lr=learning_rate, momentum=0.9, weight_decay=weight_decay, fused=True)
+    return partial(torch.optim.Adam, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
 # Instances in training

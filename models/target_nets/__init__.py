@@ -13,9 +13,10 @@ from torch import nn
 from models.errors import InputError
 from models.target_nets.cnn import ACTIVATIONS, CnnLarge, CnnSmall, Unterthiner
 from models.target_nets.lenet_like import LeNetLike
-from models.target_nets.resnet import ResNet
+from models.target_nets.resnet import ReluBlock, ResNet
 from models.target_nets.resnet18 import ResNet18
 from models.target_nets.siren import Siren, check_widths
+from models.target_nets.tiny10 import Tiny10
 from models.target_nets.vanilla_cnn import VanillaCNN
 
 
@@ -60,6 +61,12 @@ def _resnet(depth: int, class_id: int | None) -> Architecture:
     return Architecture(f"resnet{depth}", class_id, list_entry, partial(ResNet, depth=depth), has_batch_norm=True)
 
 
+def _resnet20(width: int) -> Architecture:
+    name = "resnet20" if width == 1 else f"resnet20x{width}"
+    constructor = partial(ResNet, depth=20, width=width, block=ReluBlock)
+    return Architecture(name, None, name, constructor, has_batch_norm=True)
+
+
 def _with_activations(
     name: str, constructor: Callable[..., nn.Module], sides: tuple[int, ...]
 ) -> tuple[Architecture, ...]:
@@ -81,6 +88,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         *_with_activations("cnn_s", CnnSmall, (28,)),
         *_with_activations("cnn_l", CnnLarge, (32,)),
         *_with_activations("unterthiner", Unterthiner, (28, 32)),
+        Architecture("tiny10", None, "tiny10", Tiny10, has_batch_norm=True),
+        *(_resnet20(width) for width in range(1, 6)),
     )
 }
 

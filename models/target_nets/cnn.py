@@ -4,14 +4,13 @@ Modules have the names of the zoos, which count activations, pooling and dropout
 parameters, and zoos are read after training.
 """
 
-from collections.abc import Callable
-
-from torch import Tensor, nn
+from torch import nn
 
 from models.layers import Conv2d, Linear
 from models.rows import Channels, chain
+from models.target_nets.parts import Part, PartedNet, parts_of_modules
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
     "leakyrelu": nn.LeakyReLU,
@@ -21,7 +20,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class ModuleListNet(nn.Module):
+class ModuleListNet(PartedNet):
     """Apply the modules of `module_list` in order: a net of modelzoos.cc."""
 
     def __init__(self, modules: list[nn.Module]):
@@ -33,10 +32,9 @@ class ModuleListNet(nn.Module):
         layers = [i for i, module in enumerate(self.module_list) if isinstance(module, (Conv2d, Linear))]
         return chain([f"module_list.{i}" for i in layers])
 
-    def forward(self, x: Tensor) -> Tensor:
-        for module in self.module_list:
-            x = module(x)
-        return x
+    def parts(self) -> list[Part]:
+        """Return the parts, with a stitch point after each activation."""
+        return parts_of_modules("module_list", list(self.module_list), tuple(ACTIVATIONS.values()))
 
 
 class CnnSmall(ModuleListNet):
@@ -69,7 +67,7 @@ class CnnLarge(ModuleListNet):
         )
 
 
-class Unterthiner(nn.Module):
+class Unterthiner(PartedNet):
     """Map images (B, C, S, S) to logits (B, classes): three 3x3 convs of stride 2, the mean of the map, one linear layer.
 
     4,970 parameters on one channel.
@@ -87,7 +85,7 @@ class Unterthiner(nn.Module):
         """Return the hidden channels that may be permuted (models/rows.py)."""
         return chain(["conv1", "conv2", "conv3", "fc"])
 
-    def forward(self, x: Tensor) -> Tensor:
-        for conv in (self.conv1, self.conv2, self.conv3):
-            x = self.activation(conv(x))
-        return self.fc(x.mean((2, 3)))
+    def parts(self) -> list[Part]:
+        """Return the parts, with a stitch point after each conv."""
+        convs = [Part(name, getattr(self, name), self.activation) for name in ("conv1", "conv2", "conv3")]
+        return [*convs, Part("fc", lambda x: self.fc(x.mean((2, 3))))]

@@ -2,10 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 from models.layers import Conv2d, Linear
 from models.rows import Channels, chain
+from models.target_nets.parts import Part, PartedNet
 
 # side of the image: convs as (out channels, kernel, stride, padding), then the widths of the hidden FC layers.
 # 8 pixels is our small relative for `photos`, the others are the paper's.
@@ -16,7 +16,7 @@ SIZES = {
 }
 
 
-class LeNetLike(nn.Module):
+class LeNetLike(PartedNet):
     """Map images (B, C, S, S) to logits (B, classes), for sides S = 8, 32, 64. Its ClassId is 0."""
 
     fc1: Linear
@@ -41,10 +41,12 @@ class LeNetLike(nn.Module):
         layers = [*(f"conv{i}" for i in range(1, self.num_convs + 1)), "fc1", "fc2", "fc3"]
         return chain(layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        for i in range(1, self.num_convs + 1):
-            x = F.leaky_relu_(getattr(self, f"conv{i}")(x))
-        x = torch.flatten(x, 1)
-        x = F.leaky_relu_(self.fc1(x))
-        x = F.leaky_relu_(self.fc2(x))
-        return self.fc3(x)
+    def parts(self) -> list[Part]:
+        """Return the parts, with a stitch point after each layer."""
+        convs = [f"conv{i}" for i in range(1, self.num_convs + 1)]
+        return [
+            *(Part(name, getattr(self, name), F.leaky_relu_) for name in convs),
+            Part("fc1", lambda x: self.fc1(torch.flatten(x, 1)), F.leaky_relu_),
+            Part("fc2", self.fc2, F.leaky_relu_),
+            Part("fc3", self.fc3),
+        ]

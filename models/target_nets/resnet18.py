@@ -1,25 +1,17 @@
 """ResNet18 for small images, as in SANE's zoos: torchvision's, with a first conv of 3x3 and no max pool."""
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from models.layers import Conv2d, Linear
 from models.rows import Channels
-from models.target_nets.resnet import BasicBlock, conv, norm, residual_channels
+from models.target_nets.parts import Part, PartedNet
+from models.target_nets.resnet import ReluBlock, conv, norm, residual_channels, residual_parts
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
-class ReluBlock(BasicBlock):
-    """Compute a basic block with ReLU, as torchvision's."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = F.relu_(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        return F.relu_(out + self.downsample(x))
-
-
-class ResNet18(nn.Module):
+class ResNet18(PartedNet):
     """Map images (B, C, S, S) to logits (B, classes). 11.2 million parameters at the width of 64.
 
     `fused=True` builds the form that rows hold: every conv has a bias, and there is no batch norm.
@@ -45,8 +37,11 @@ class ResNet18(nn.Module):
         """Return the hidden channels that may be permuted (models/rows.py)."""
         return residual_channels(self, STAGES)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu_(self.bn1(self.conv1(x)))
-        for stage in STAGES:
-            x = getattr(self, stage)(x)
-        return self.fc(x.mean((2, 3)))
+    def parts(self) -> list[Part]:
+        """Return the parts, with a stitch point after the first conv, each block and the pooling."""
+        return [
+            Part("stem", lambda x: self.bn1(self.conv1(x)), F.relu_),
+            *residual_parts(self, STAGES),
+            Part("pool", lambda x: x.mean((2, 3))),
+            Part("fc", self.fc),
+        ]

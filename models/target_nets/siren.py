@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from models.errors import InputError
 from models.layers import Linear
 from models.rows import Channels, chain
+from models.target_nets.parts import Part, PartedNet, parts_of_modules
 
 FREQUENCY = 30.0  # omega_0
 
@@ -25,7 +26,7 @@ class Sine(nn.Module):
         return torch.sin(x * FREQUENCY)  # in place on a view of a batched product, it would cost six passes in backward
 
 
-class Siren(nn.Module):
+class Siren(PartedNet):
     """Map points (..., 3) to signed distances (...): linear layers of `widths` with a sine between any two of them.
 
     The paper's widths are 3, 256, 256, 1. Weights start from U(+-1/in) in the first layer and from U(+-sqrt(6/in)/30) in the
@@ -47,5 +48,7 @@ class Siren(nn.Module):
         """Return the hidden units that may be permuted (models/rows.py)."""
         return chain([f"mlp.{i}" for i, layer in enumerate(self.mlp) if isinstance(layer, Linear)])
 
-    def forward(self, points: Tensor) -> Tensor:
-        return self.mlp(points).squeeze(-1)
+    def parts(self) -> list[Part]:
+        """Return the parts, with a stitch point after each sine."""
+        *hidden, (name, last, _) = parts_of_modules("mlp", list(self.mlp), (Sine,))
+        return [*hidden, Part(name, lambda x: last(x).squeeze(-1))]

@@ -1,9 +1,10 @@
 """VanillaCNN (supplement Fig. 3, bottom left): five 3x3 convs and one fully connected layer."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from models.layers import Conv2d, Linear
 from models.rows import Channels, chain
+from models.target_nets.parts import Part, PartedNet, parts_of_modules
 
 # side of the image: convs as (out channels, stride). 8 pixels is our small relative for `photos`.
 SIZES = {
@@ -13,7 +14,7 @@ SIZES = {
 }
 
 
-class VanillaCNN(nn.Module):
+class VanillaCNN(PartedNet):
     """Map images (B, C, S, S) to logits (B, classes), for sides S = 8, 32, 64. Its ClassId is 1."""
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int):
@@ -29,5 +30,6 @@ class VanillaCNN(nn.Module):
         """Return the hidden channels that may be permuted (models/rows.py)."""
         return chain([f"layers.{i}" for i, layer in enumerate(self.layers) if isinstance(layer, (Conv2d, Linear))])
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+    def parts(self) -> list[Part]:
+        """Return the parts, with a stitch point after each conv."""
+        return parts_of_modules("layers", list(self.layers), (nn.LeakyReLU,))
