@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-multi demo-sane demo-3d cifar10-small test test-all test-long lint clean-demo
+.PHONY: help demo demo-multi demo-sane demo-stitch demo-3d cifar10-small test test-all test-long lint clean-demo
 
 help: ## lists these targets
 	@echo "Targets that run Python first make the virtual environment $(VENV) if it is missing. Times are on 2 CPU cores."
@@ -22,20 +22,33 @@ demo-sane: $(VENV)/installed ## trains a zoo of nets, SANE and NetSpace on it, p
 	OMP_NUM_THREADS=1 $(MAKE) --jobs 2 photos-properties photos-samples
 	$(RUN) report.py photos
 
+demo-stitch: $(VENV)/installed ## stitches pairs of strong nets, compares nets inside, and predicted instances with their targets: 8 minutes
+	OMP_NUM_THREADS=1 $(MAKE) --jobs 2 photos-stitches photos-inside
+	$(RUN) report.py photos
+
 # Parts of the demos. A part that runs again resumes, or ends at once if it is done.
-.PHONY: photos-nets-0 photos-nets-1 photos-single photos-single-search photos-multi photos-missing photos-zoo-0 photos-zoo-1 photos-zoo-space photos-sane photos-properties photos-samples
+.PHONY: photos-nets-0 photos-nets-1 photos-instances photos-single photos-stitches photos-inside photos-single-search photos-multi photos-missing photos-zoo-0 photos-zoo-1 photos-zoo-space photos-sane photos-properties photos-samples
 
 # Their progress bars are below those of the part that runs beside them.
-photos-nets-0 photos-multi photos-zoo-0 photos-zoo-space photos-properties: export TQDM_POSITION = 1
+photos-nets-0 photos-multi photos-zoo-0 photos-zoo-space photos-properties photos-stitches: export TQDM_POSITION = 1
 
 photos-nets-0 photos-nets-1: photos-nets-%: $(VENV)/installed
 	RANK=$* WORLD_SIZE=2 $(RUN) create_nets_dataset_multi.py
 
-photos-single: $(VENV)/installed
+photos-instances: $(VENV)/installed
 	$(RUN) create_nets_dataset_single.py
+
+photos-single: photos-instances
 	$(RUN) train_single_arch.py
 	$(RUN) eval_single.py
 	$(RUN) interpolate_single_arch.py
+
+photos-stitches: photos-instances
+	$(RUN) stitch_nets.py
+	$(RUN) compare_nets.py
+
+photos-inside: photos-single
+	$(RUN) inside_similarity.py
 
 photos-single-search: photos-single photos-nets-0 photos-nets-1
 	$(RUN) train_latspace_single.py

@@ -1,12 +1,13 @@
 """Everything that has been run on a data set, as one HTML page, and its numbers in the terminal.
 
-    python report.py             # photos: single, multi, missing, zoo, sane
+    python report.py             # photos
     python report.py chairs
     python report.py cifar10 --dataset FOLDER
 
 The page has the numbers beside the paper's, all figures, training curves, PReps of test instances, a slider along gamma and a
-map of all embeddings; of SANE also properties, samples and latents of layers. It names what is missing, with the command that
-makes it. It opens without a network. Needs results of any other script. Writes runs/<dataset>/report.html."""
+map of all embeddings; of SANE also properties, samples and latents of layers, of stitching also what is alike inside. It names what
+is missing, with the command that makes it. It opens without a network. Needs results of any other script. Writes
+runs/<dataset>/report.html."""
 
 from training.command_line import run_script
 
@@ -27,6 +28,7 @@ from evaluation.report.page import (
 )
 from evaluation.report.panels import embedding_map, image_slider, prep_pictures, siren_slider
 from evaluation.report.sane_panels import result_groups
+from evaluation.report.stitch_panels import stitching_groups
 from evaluation.report.zoo_panels import zoo_panels
 from evaluation.spaces import MultiConfig, SingleConfig
 from evaluation.summary import SETTINGS, print_summary, read_parts
@@ -34,8 +36,8 @@ from models.errors import InputError, brief
 from training.checkpoints import load_checkpoint
 from training.constants import AtLeast2, Count, Flat
 
-SettingName = Literal["single", "multi", "missing", "zoo", "sane", "mlps"]
-OF_IMAGES: tuple[SettingName, ...] = ("single", "multi", "missing", "zoo", "sane")
+SettingName = Literal["single", "multi", "missing", "zoo", "sane", "stitching", "mlps"]
+OF_IMAGES: tuple[SettingName, ...] = ("single", "multi", "missing", "zoo", "sane", "stitching")
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ class Config:
 PRESETS = {
     "photos": Config("photos"),
     "cifar10": Config("cifar10"),
-    "cifar100": Config("cifar100", OF_IMAGES[:-1]),
-    "mnist": Config("mnist", OF_IMAGES[:-1]),
-    "tiny-imagenet-200": Config("tiny-imagenet-200", OF_IMAGES[:-1]),
+    "cifar100": Config("cifar100", ("single", "multi", "missing", "zoo", "stitching")),
+    "mnist": Config("mnist", ("single", "multi", "missing", "zoo", "stitching")),
+    "tiny-imagenet-200": Config("tiny-imagenet-200", ("single", "multi", "missing", "zoo", "stitching")),
     "chairs": Config("chairs", ("mlps",)),
     "meshes": Config("data/meshes", ("mlps",)),
     "deepsdf": Config("data/deepsdf", ("mlps",)),
@@ -97,15 +99,16 @@ def section_of(config: Config, name: str, run_dir: Path) -> Section:
     numbers = tables(dataset_name(config.dataset), run_dir, parts)
     missing = [(part.title, commands(config, part.commands)) for part in setting.parts if part not in parts]
     made = {f"{part.name}.json": results for part, results in parts.items()}
-    panels = Panels(groups=result_groups(made))
+    panels = Panels(groups=[*result_groups(made), *stitching_groups(made)])
     try:
-        checkpoint = checkpoint_of(made, run_dir)
-        saved = load_checkpoint(checkpoint, commands(config, setting.training)[-1])
-        constants = saved.get("constants")  # the original release's checkpoints have none
-        constants = constants if isinstance(constants, dict) else {}
-        made[checkpoint.name] = {"config": constants, "versions": saved.get("versions")}
-        computed = panels_of(config, name, checkpoint, made)
-        panels = replace(computed, groups=[*panels.groups, *computed.groups])
+        if name != "stitching":  # which has no space of its own
+            checkpoint = checkpoint_of(made, run_dir)
+            saved = load_checkpoint(checkpoint, commands(config, setting.training)[-1])
+            constants = saved.get("constants")  # the original release's checkpoints have none
+            constants = constants if isinstance(constants, dict) else {}
+            made[checkpoint.name] = {"config": constants, "versions": saved.get("versions")}
+            computed = panels_of(config, name, checkpoint, made)
+            panels = replace(computed, groups=[*panels.groups, *computed.groups])
     except InputError as error:
         missing.append((str(error), []))
     curves, images, provenance = training_curves(run_dir), figures(run_dir), provenance_rows(made)

@@ -122,7 +122,7 @@ class Graphs:
         self.encode = Graphed(model.encode, model.encoder, precision)
         self.decode = Graphed(model.decode, model.decoder, precision)
         self.classify = Graphed(model.classifier, model.classifier, precision)
-        self.instances = {net.name: Graphed(net.run, None, precision) for net in self.nets}
+        self.instances = {net.name: Graphed(net.run, None, precision, tuned=False) for net in self.nets}
 
     def run(self, rows: Tensor, class_ids: list[int], x: Tensor) -> Tensor:
         """Return logits (M, B, classes) of instances of several architectures."""

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import plain
-from data.images import make_images
+from data.images import Images, make_images
 from evaluation.metrics import accuracy
 from evaluation.spaces import Space
 from models.instances import TargetNet, TargetNets
+from models.matching import Moments, sum_activations
 from models.prep_autoencoder import PrepAutoencoder, Sizes
+from models.stitching import StitchedNets, Transform
 from models.target_nets import architectures_by_class_id, get_architecture, siren
 from models.token_autoencoder import TokenAutoencoder, TokenSizes
 from train_multi_arch import Graphs
@@ -32,6 +34,7 @@ from training.losses import (
     teacher_losses,
 )
 from training.runtime import Precision, mixed_precision
+from training.stitches import Stitches, StitchTraining, Views
 from training.views import draw_windows
 from training.zoo import Ensemble, squared_errors
 
@@ -156,7 +159,7 @@ def instance_training(
     image_shape: tuple[int, int, int],
     m: int,
     batch: int = 128,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
 ) -> Step:
     """Return a step of M instances in training, each on its own images: side by side, or one by one."""
     net = target_net(name, image_shape)
@@ -241,6 +244,58 @@ def sane_step(
     return optimize(torch.optim.Adam(model.parameters(), 1e-3, **fused), loss) if model_part else draw
 
 
+STITCHED = StitchTraining(num_epochs=10, init="identity", target="end")  # as many epochs as on photos
+
+
+def stitching(plainly: bool, device: torch.device, m: int, plain_m: int) -> Step:
+    """Return the training of M transforms between ResNet8 and ResNet8 at each point, for 10 epochs of 512 images."""
+    net, images = target_net("resnet8", PHOTOS), few_images(512).to(device)
+    rows = net.fuse(net.start(range(m + 1))).to(device)
+    pairs = [(i, i + 1) for i in range(plain_m if plainly else m)]
+    train = plain.train_transforms if plainly else trained_transforms
+    return lambda: [train(net, rows, pairs, point, images, STITCHED) for point in net.points]
+
+
+def trained_transforms(
+    net: TargetNet, rows: Tensor, pairs: list[tuple[int, int]], point: str, images: Images, training: StitchTraining
+) -> Transform:
+    """Return the transforms of pairs, trained side by side as stitch_nets.py does."""
+    nets, m, c = StitchedNets(net, rows, net, rows, (point, point), pairs), len(pairs), net.point_shape(point)[0]
+    none = torch.zeros(m, c + 1, c + 1, device=rows.device, dtype=rows.dtype)  # an identity needs no sums
+    stitches = Stitches(nets, training, Moments(none, none, none), [(0, i) for i in range(m)])
+    views = Views(nets, training, images, (0,))
+    steps = training.num_epochs * views.per_pass
+    for step in range(steps):
+        stitches.set_learning_rate(training.rate(step, steps))
+        stitches.step(*views.batch(step))
+    return stitches.transform()
+
+
+def few_images(number: int) -> Images:
+    """Return random images like those of photos: mirrored, not shifted."""
+    pixels = np.random.default_rng(0).integers(256, size=(number, 8, 8, 1), dtype=np.uint8)
+    return make_images(pixels, np.random.default_rng(1).integers(10, size=number), (0.5,), (0.25,), 0)
+
+
+def least_squares(plainly: bool, device: torch.device, m: int = 16) -> Step:
+    """Return the least-squares transforms of all pairs of M ResNet8 at all points, on 2,000 images."""
+    net, images = target_net("resnet8", PHOTOS), few_images(2000).to(device)
+    rows = net.fuse(net.start(range(m))).to(device)
+    pairs = [(i, j) for i in range(m) for j in range(m)]
+    if plainly:
+        return partial(plain.least_squares, net, rows, pairs[:PLAIN_AT_MOST], net.points, images.plain(0, 2000))
+    return partial(fitted_transforms, net, rows, pairs, [images.plain(i, i + 500) for i in range(0, 2000, 500)])
+
+
+def fitted_transforms(
+    net: TargetNet, rows: Tensor, pairs: list[tuple[int, int]], batches: list[Tensor]
+) -> list[Transform]:
+    """Return the transforms of pairs at all points, fitted from one pass as stitch_nets.py does."""
+    sums = sum_activations(net, rows, net, rows, [(point, point) for point in net.points], batches)
+    fronts, ends = zip(*pairs)
+    return [each.of(fronts, ends).least_squares() for each in sums.values()]
+
+
 def growth_cases() -> dict[str, dict[int, Case]]:
     """Return cases by what grows, M, B, or the size H*W of a PRep, and by how much."""
     varied = {
@@ -257,7 +312,7 @@ def growth_cases() -> dict[str, dict[int, Case]]:
 def cases(on_gpu: bool) -> dict[str, Case]:
     """Return cases by name: the paper's sizes on a GPU; on the CPU instances of `photos` and fewer points."""
     image_shape, images = (CIFAR10, 10_000) if on_gpu else (PHOTOS, 2000)
-    points, fitted = (50_000, 16) if on_gpu else (5000, 4)
+    points, fitted = (50_000, 64) if on_gpu else (5000, 4)
     size, p = "x".join(map(str, image_shape)), f"{points:,}"
     found = {
         "single": Case("NetSpace, single: 8 ResNet8, 128 images 3x32x32, PRep 8x10,000", single_step),
@@ -302,5 +357,10 @@ def cases(on_gpu: bool) -> dict[str, Case]:
     found["sane"] = Case(f"SANE: {size}, one of them permuted", sane_step)
     found["sane-views"] = Case(f"SANE's views alone: {size}", partial(sane_step, model_part=False))
     found["sane-model"] = Case(f"SANE's model alone: {size}", partial(sane_step, views=False))
+    m, alone = 16, 2
+    title = f"stitching {m} pairs of ResNet8 at all points: 10 epochs of 512 images 1x8x8"
+    found["stitching"] = Case(title, partial(stitching, m=m, plain_m=alone), 5 * m, 5 * alone, "transform")
+    title = "least squares of 16 x 16 pairs of ResNet8 at all points, 2,000 images 1x8x8"
+    found["least-squares"] = Case(title, least_squares, 256, PLAIN_AT_MOST, "pair")
     found["decoding"] = Case("decoding one embedding, PRep 8x10,000", decoding)
     return found

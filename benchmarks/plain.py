@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data.images import Batches, Images
 from models.instances import TargetNet, TargetNets
 from models.prep_autoencoder import ClassIdClassifier, Decoder, Encoder, PrepAutoencoder
 from models.rows import Layout
@@ -20,6 +21,7 @@ from models.target_nets import lenet_like, resnet, vanilla_cnn
 from models.target_nets.siren import FREQUENCY
 from models.token_autoencoder import TokenAutoencoder
 from training.constants import TokenViews
+from training.stitches import StitchTraining
 
 State = dict[str, Tensor]  # of one net
 
@@ -275,3 +277,52 @@ def sane_tokens(model: TokenAutoencoder, state: State) -> tuple[Tensor, Tensor]:
         tokens.append(F.pad((matrix - mean) / std, padding).reshape(-1, size))
         masks.append(F.pad(torch.ones_like(matrix), padding).reshape(-1, size) > 0)
     return torch.cat(tokens), torch.cat(masks)
+
+
+# Stitching: one pair after another
+
+
+def train_transforms(
+    net: TargetNet, rows: Tensor, pairs: list[tuple[int, int]], point: str, images: Images, training: StitchTraining
+) -> list[tuple[Tensor, Tensor]]:
+    """Return weight and bias of the transform of each pair, trained alone; both nets run at every step."""
+    found = []
+    for front, end in pairs:
+        f, g = net.module(rows[front]).to(rows), net.module(rows[end]).to(rows)
+        c = net.point_shape(point)[0]
+        transform = (torch.nn.Conv2d(c, c, 1) if len(net.point_shape(point)) == 3 else torch.nn.Linear(c, c)).to(rows)
+        with torch.no_grad():
+            transform.weight.copy_(torch.eye(c).view_as(transform.weight))
+            transform.bias.zero_()
+        optimizer = torch.optim.Adam(transform.parameters(), training.learning_rate)
+        batches = Batches(images, [(0,)], training.image_batch)
+        steps = training.num_epochs * batches.per_pass
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = training.rate(step, steps)
+            x = batches.shared(step)[0].to(rows).contiguous()
+            with torch.no_grad():
+                activations, target = f(x, until=point), g(x)
+            logits = g(transform(activations), after=point)
+            loss = F.cross_entropy(logits, target.softmax(1))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        found.append((transform.weight.detach().view(c, c), transform.bias.detach()))
+    return found
+
+
+@torch.no_grad()
+def least_squares(
+    net: TargetNet, rows: Tensor, pairs: list[tuple[int, int]], points: list[str], x: Tensor
+) -> list[list[Tensor]]:
+    """Return [W b] (C, C+1) of each pair at each point, from all activations of both nets on images (B, C, S, S)."""
+    found = []
+    for front, end in pairs:
+        both = [net.module(rows[i])(x.contiguous(), until=points) for i in (front, end)]
+        found.append([])
+        for one, other in zip(*both):
+            a, b = (each.movedim(1, -1).flatten(0, -2).double() for each in (one, other))
+            solution = torch.linalg.lstsq(F.pad(a, (0, 1), value=1.0), b).solution
+            found[-1].append(solution.T)
+    return found

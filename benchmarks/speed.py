@@ -7,7 +7,10 @@ Prints a table and writes runs/benchmarks/speed.{md,json} and growth.{pdf,png}. 
 ours with the memory settings of every script. Both take turns, so a ratio compares neighbours in time. Seeds are fixed,
 one step warms up, and numbers are medians with [range]. Peak memory is what the process grows by (on a GPU: what its
 tensors take). The floor is a step's sums and products at the rate of this machine's matrix product of 2048 x 2048. If
-other jobs run, set OMP_NUM_THREADS=1: threads that wait for each other take many times as long."""
+other jobs run, set OMP_NUM_THREADS=1: threads that wait for each other take many times as long.
+
+On a GPU a time is the median of 20 steps between CUDA events, the floor is by a bfloat16 product of 8192 x 8192, and a case
+that needs more than 30 GB in one of the two processes is skipped. Results are written after every case."""
 
 import argparse
 import multiprocessing
@@ -29,21 +32,42 @@ from benchmarks.cases import Case, Step, cases, growth_cases
 from data.files import write_text
 from data.texts import write_json
 from evaluation.plots import PREDICTED, STYLE, WEIGHTS, save_figure
+from training.graphs import without_graphs
 from training.runtime import pick_device, prepare_process
 
 FOLDER = Path("runs/benchmarks")
 MIN_PAIRS, MAX_PAIRS, SECONDS = 3, 15, 6.0  # repeats of a case: as many as take so long
-SQUARE = 2048
+GPU_STEPS, GPU_WARM_UP = 20, 3  # of which a time is the median; before the first of them
+GPU_GIGABYTES = 30.0  # for each of the two processes
 
 
 def seconds(step: Step, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    """Return the seconds of a step, on a GPU the median of several."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(GPU_STEPS + 1)]
+    marks[0].record()
+    for mark in marks[1:]:
+        step()
+        mark.record()
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) for start, end in zip(marks, marks[1:])) / 1e3
+
+
+def matrix_product(device: torch.device) -> tuple[Step, float]:
+    """Return the matrix product that floors are by, and its sums and products."""
+    side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
+    square = torch.randn(side, side, device=device, dtype=dtype)
+    return lambda: square @ square, 2 * side**3
+
+
+def operations(step: Step) -> int:
+    """Return the sums and products of a step, which runs once. Those of grouped convs' backward pass are counted as too many."""
+    with FlopCounterMode(display=False) as counter, without_graphs():
+        step()
+    return counter.get_total_flops()
 
 
 def peak_memory(device: torch.device) -> int:
@@ -54,23 +78,33 @@ def peak_memory(device: torch.device) -> int:
 
 
 def work(connection: Connection, case: Case, plainly: bool) -> None:
-    """Run one step, send its memory and operations, then time a step at every request."""
+    """Run one step, send its memory and operations, then time a step at every request. On a GPU, send what does not fit."""
     device = pick_device()
     if not plainly:
         prepare_process()
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1e9 * GPU_GIGABYTES / total, 0.45))
     torch.manual_seed(0)
-    step = case.build(plainly, device)
-    before = peak_memory(device)
-    with FlopCounterMode(display=False) as counter:
-        step()
-    connection.send({"gigabytes": (peak_memory(device) - before) / 1e9, "gflop": counter.get_total_flops() / 1e9})
-    square = torch.randn(SQUARE, SQUARE, device=device)
+    try:
+        step = case.build(plainly, device)
+        before = peak_memory(device)
+        count = operations(step)
+        for _ in range(GPU_WARM_UP if device.type == "cuda" else 0):
+            step()
+    except torch.OutOfMemoryError:
+        connection.send({})
+        return
+    connection.send({"gigabytes": (peak_memory(device) - before) / 1e9, "gflop": count / 1e9})
+    product, of_product = matrix_product(device)
     while connection.recv():
-        rate = 2 * SQUARE**3 / seconds(lambda: square @ square, device) / 1e9
+        rate = of_product / seconds(product, device) / 1e9
         connection.send((seconds(step, device), rate))
 
 
 class Worker:
+    """A process that times one way of a case. `facts` are empty if it does not fit into memory."""
+
     def __init__(self, case: Case, plainly: bool):
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
@@ -85,13 +119,18 @@ class Worker:
         return self.connection.recv()
 
     def stop(self) -> None:
-        self.connection.send(False)
+        if self.facts:
+            self.connection.send(False)
         self.process.join()
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """Time both ways in turn, in seconds per item."""
+    """Time both ways in turn, in seconds per item; or say that one does not fit into memory."""
     plain, ours = Worker(case, plainly=True), Worker(case, plainly=False)
+    if not plain.facts or not ours.facts:
+        plain.stop()
+        ours.stop()
+        return {"title": case.title, "item": case.item, "skipped": f"needs more than {GPU_GIGABYTES:.0f} GB"}
     pairs, rates, start = [], [], time.monotonic()
     while len(pairs) < MIN_PAIRS or len(pairs) < MAX_PAIRS and time.monotonic() - start < SECONDS:
         (plainly, rate), (fast, second_rate) = plain.time(), ours.time()
@@ -126,6 +165,9 @@ def duration(seconds: list[float]) -> str:
 
 
 def row(found: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    if "skipped" in found:
+        return f"| {found['title']} | {found['item']} | {' | '.join([found['skipped'], *'––––––'])} |"
     ratio, per_second = found["ratio"], 1 / statistics.median(found["seconds"])
     peaks = f"{1e3 * found['gigabytes']:,.0f}"
     if found["same_items"]:
@@ -195,14 +237,15 @@ def main() -> None:
             results["cases"][name] = measure(found_cases[name])
             text += "\n" + row(results["cases"][name])
             print(row(results["cases"][name]), flush=True)
+            write_json(FOLDER / "speed.json", results)
+            write_text(FOLDER / "speed.md", text + "\n")
     if "growth" in only:
         for name, sizes in growth_cases().items():
             results["growth"][name] = {size: measure(case) for size, case in sizes.items()}
+            write_json(FOLDER / "speed.json", results)
         title = f"NetSpace's step from M = 8, B = 64, PRep 8x1,280, patches of 8x8\n{machine(device)}"
         for path in save_figure(plot_growth(results["growth"], title), FOLDER / "growth"):
             print(f"wrote {path}")
-    write_json(FOLDER / "speed.json", results)
-    write_text(FOLDER / "speed.md", text + "\n")
     print(f"wrote {FOLDER / 'speed.json'} and speed.md")
 
 

@@ -143,3 +143,35 @@ def fine_tuned(results: dict[str, Any]) -> Numbers:
     return numbers | {
         f"{name}: distance to a training net (relative)": each["distance"] for name, each in novelty.items()
     }
+
+
+def stitched(results: dict[str, Any]) -> Numbers:
+    """Return the numbers of stitch_nets.json: accuracy relative to the end net, means over points and pairs."""
+    numbers: Numbers = {"pairs of nets": len(results["pairs"])}
+    for kind, found in results["summary"].items():
+        at_points = [value for value in found["relative_accuracy"] if value is not None]
+        numbers[f"{spaced(kind)}: relative accuracy, mean"] = float(np.mean(at_points)) if at_points else None
+    return numbers
+
+
+def similarities(results: dict[str, Any]) -> Numbers:
+    """Return the numbers of compare_nets.json: means over corresponding points, and rank correlations with stitches."""
+    numbers: Numbers = {"pairs of nets": len(results["pairs"])}
+    for name, found in results["measures"].items():
+        at_points = [row[i] for i, row in enumerate(found["mean"]) if row[i] is not None]
+        numbers[f"{spaced(name)} at the same point, mean"] = float(np.mean(at_points)) if at_points else None
+    for name, by_matching in results["rank_correlation"].items():
+        if found := by_matching.get("least_squares"):
+            numbers[f"Spearman of {spaced(name)} with least squares"] = found["rho"]
+    return numbers
+
+
+def inside(results: dict[str, Any]) -> Numbers:
+    """Return the numbers of inside_similarity.json: agreement of predictions, and means over points."""
+    numbers: Numbers = {}
+    for kind, found in results["kinds"].items():
+        numbers[f"{spaced(kind)}: agreement (%)"] = found["agreement"]["mean"]
+        for name in ("cka_unbiased", "least_squares"):
+            at_points = [value for value in found[name]["mean"] if value is not None]
+            numbers[f"{spaced(kind)}: {spaced(name)}, mean"] = float(np.mean(at_points)) if at_points else None
+    return numbers

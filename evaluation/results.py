@@ -10,6 +10,7 @@ from models.errors import InputError, brief
 LONGEST_LIST = 1_000_000
 LARGEST = 1e15
 MOST_ROWS = 2000  # properties (a recall for each class), representations, methods
+MOST_POINTS = 500  # of a net, at which it can be stitched
 LONGEST_NAME = 4096  # characters; names of architectures and paths of instances
 
 Check = Callable[[Any], None]  # raises ValueError for a value that is not as it should be
@@ -50,6 +51,12 @@ def name(value: Any) -> None:
     """Accept a text that one line shows."""
     if not isinstance(value, str) or len(value) > LONGEST_NAME or "\n" in value:
         raise ValueError(f"{brief(value)} is not a name")
+
+
+def name_or_none(value: Any) -> None:
+    """Accept a name, or None where there is none."""
+    if value is not None:
+        name(value)
 
 
 def list_of(check: Check, at_least: int = 1, at_most: int = LONGEST_LIST) -> Check:
@@ -190,6 +197,53 @@ def check_distances(value: dict[str, Any]) -> None:
             raise ValueError(f"'{column}' has {len(value[column]['pieces'])} values at {length} gammas")
 
 
+def check_stitching(value: dict[str, Any]) -> None:
+    """Accept columns of pairs and of the summary that have a value for each of the points."""
+    for each in (*value["pairs"], *value["summary"].values()):
+        for key, column in each.items():
+            if isinstance(column, list) and len(column) != len(value["points"]):
+                raise ValueError(f"'{key}' has {len(column)} values for {len(value['points'])} points")
+
+
+relative = list_of(number_or_none)  # accuracies relative to an end net's, by point
+by_kind = map_of(list_of(number), MOST_ROWS)
+stitched = object_of(
+    front=name,
+    end=name,
+    front_accuracy=number,
+    end_accuracy=number,
+    **dict.fromkeys(("task_loss", "least_squares", "orthogonal", "constant"), relative),
+    **dict.fromkeys(("same_class", "cross_entropy", "relative_error", "mean_distance", "std_distance"), by_kind),
+    hits=map_of(list_of(list_of(count, 4, 4)), MOST_ROWS),
+    matrix=map_of(list_of(relative), MOST_ROWS),
+)
+
+
+def points_by_points(*keys: str) -> Check:
+    """Return the check that each measure has matrices under these keys, with a row and a column for every one of `points`."""
+
+    def check_matrices(value: dict[str, Any]) -> None:
+        length = len(value["points"])
+        matrix = list_of(list_of(number_or_none, length, length), length, length)
+        map_of(object_of(**dict.fromkeys(keys, matrix), identified=number_or_none), MOST_ROWS)(value["measures"])
+
+    return check_matrices
+
+
+def check_inside(value: dict[str, Any]) -> None:
+    """Accept what was measured of each kind of pairs: of the two nets, and at every one of `points`."""
+    length = len(value["points"])
+    at_points = object_of(
+        mean=list_of(number_or_none, length, length), interval=list_of(interval_or_none, length, length)
+    )
+    of_nets = object_of(mean=number, interval=interval_or_none)
+    nets = dict.fromkeys(("agreement", "front_accuracy", "end_accuracy"), of_nets)
+    points = dict.fromkeys(("cka_unbiased", "procrustes", "least_squares", "same_channel"), at_points)
+    map_of(object_of(about=name, n=count, **nets, **points), MOST_ROWS)(value["kinds"])
+
+
+rank = object_of(rho=number_or_none, rho_at_one_point=number_or_none, n=count)
+
 # By the names of the files.
 RESULTS: dict[str, Check] = {
     "eval_single": accuracies,
@@ -265,7 +319,32 @@ RESULTS: dict[str, Check] = {
         check_distances,
     ),
     "predict_properties": both(object_of(properties=properties), check_transfer),
+    "stitch_nets": both(
+        object_of(
+            points=names,
+            pairs=list_of(stitched, at_most=MOST_ROWS),
+            summary=map_of(
+                object_of(relative_accuracy=relative, interval=list_of(interval_or_none), n=counts), MOST_ROWS
+            ),
+            far_points=list_of(name_or_none),
+            num_images=count,
+        ),
+        check_stitching,
+    ),
     "sample_finetune": object_of(methods=methods, novelty=map_of(novelty, MOST_ROWS)),
+    "compare_nets": both(
+        object_of(
+            points=list_of(name, at_most=MOST_POINTS),
+            measures=map_of(object_of(), MOST_ROWS),
+            pairs=list_of(object_of(front=name, end=name)),
+            rank_correlation=map_of(map_of(rank, MOST_ROWS), MOST_ROWS),
+            num_images=count,
+        ),
+        points_by_points("mean", "reordered_copy", "untrained_front"),
+    ),
+    "inside_similarity": both(
+        object_of(points=list_of(name, at_most=MOST_POINTS), kinds=map_of(object_of(), MOST_ROWS)), check_inside
+    ),
 }
 
 

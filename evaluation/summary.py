@@ -13,6 +13,7 @@ from data.texts import read_json
 from evaluation.numbers import (
     Numbers,
     fine_tuned,
+    inside,
     multi_fidelity,
     multi_line,
     multi_search,
@@ -20,9 +21,11 @@ from evaluation.numbers import (
     shape_closeness,
     shape_fits,
     shape_lines,
+    similarities,
     single_fidelity,
     single_line,
     single_search,
+    stitched,
 )
 from evaluation.results import check_result, count, counts, list_of, names, number
 from models.errors import InputError
@@ -132,6 +135,26 @@ SETTINGS = {
                 "Sampled nets, fine-tuned (SANE Tables 3 and 4)",
                 ("python sample_finetune.py {preset}",),
                 fine_tuned,
+            ),
+        ),
+    ),
+    "stitching": Setting(
+        "Stitching",
+        "Nets that are cut and joined to others: how alike they are inside, by stitches and by measures of similarity.",
+        ("python create_nets_dataset_single.py {preset}",),
+        (
+            Part("stitch_nets", "Stitched nets and their controls", ("python stitch_nets.py {preset}",), stitched),
+            Part(
+                "compare_nets",
+                "Similarity at pairs of stitch points",
+                ("python compare_nets.py {preset}",),
+                similarities,
+            ),
+            Part(
+                "inside_similarity",
+                "Targets and predicted instances, inside",
+                ("python train_single_arch.py {preset}", "python inside_similarity.py {preset}"),
+                inside,
             ),
         ),
     ),

@@ -121,7 +121,8 @@ class Tokens:
 
     def _inside(self, part: slice, start: int, stop: int, device: torch.device) -> tuple[Tensor | slice, Tensor]:
         """Return which numbers of a part of the row are in the tokens start ... stop-1, and where in them."""
-        index = self.index[part].to(device)
+        self.index = self.index.to(device)  # once, not at every step
+        index = self.index[part]
         if start == 0 and stop == self.num_tokens:
             return slice(None), index
         index = index - start * self.token_size

@@ -35,6 +35,7 @@ import interpolate_mlps
 import interpolate_multi_arch
 import interpolate_single_arch
 import report
+import stitch_nets
 import train_latspace_multi
 import train_latspace_single
 import train_mlps
@@ -84,6 +85,7 @@ SCRIPTS: dict[str, tuple[Any, Callable[[], Any]]] = {
     "export": (export, lambda: miniature.config_of(export, HERE)),
     "export of a space": (export, lambda: miniature.config_of(export, HERE, what="space")),
     "import_instances": (import_instances, lambda: miniature.import_config(HERE, num_val=1, num_test=1)),
+    "stitch_nets": (stitch_nets, lambda: miniature.stitch_config(HERE, checkpoint_seconds=0)),
     "report": (report, lambda: miniature.config_of(report, HERE)),
 }
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+import compare_nets
 import compare_objectives
 import create_mlp_dataset
 import create_nets_dataset_multi
@@ -20,12 +21,14 @@ import eval_multi
 import eval_single
 import export
 import import_instances
+import inside_similarity
 import interpolate_mlps
 import interpolate_multi_arch
 import interpolate_single_arch
 import predict_properties
 import report
 import sample_finetune
+import stitch_nets
 import train_latspace_multi
 import train_latspace_single
 import train_mlps
@@ -167,6 +170,15 @@ def sample_config(root: Path, **changes) -> sample_finetune.Config:
     return config_of(sample_finetune, root, **{**small, **changes})
 
 
+def stitch_config(root: Path, **changes) -> stitch_nets.Config:
+    return config_of(stitch_nets, root, **{"num_nets": 2, "num_epochs": 1, **changes})
+
+
+def compare_nets_config(root: Path, **changes) -> compare_nets.Config:
+    small = dict(num_nets=3, num_images=100, probe_images=200, image_batch=50)
+    return config_of(compare_nets, root, **{**small, **changes})
+
+
 def import_config(root: Path, **changes) -> import_instances.Config:
     """Return the config that imports the project's own instances into another project, `imports` in it."""
     source = root / "runs" / "photos" / "nets" / "resnet8-adam"
@@ -182,7 +194,8 @@ def single_runs(root: Path) -> Runs:
     runs: Runs = [(create_nets_dataset_single, create_config(root))]
     runs += [(train_single_arch, train_config(root, objective=each)) for each in ("behaviour", "weights", "both")]
     scripts = (eval_single, interpolate_single_arch, visualize_prep, compare_objectives)
-    return runs + [(script, config_of(script, root)) for script in scripts]
+    runs += [(script, config_of(script, root)) for script in scripts]
+    return [*runs, (stitch_nets, stitch_config(root))]
 
 
 def multi_runs(root: Path) -> Runs:
@@ -217,6 +230,8 @@ def last_runs(root: Path) -> Runs:
     runs: Runs = [(train_latspace_single, search_config(train_latspace_single, root))]
     runs += [(eval_latspace_single, config_of(eval_latspace_single, root))]
     runs += [
+        (compare_nets, compare_nets_config(root)),
+        (inside_similarity, config_of(inside_similarity, root, num_resamples=50)),
         (report, config_of(report, root)),
         (export, config_of(export, root, what="interpolated")),
         (import_instances, import_config(root)),

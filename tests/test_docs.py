@@ -133,7 +133,7 @@ def test_flags_in_a_section_are_the_scripts(script):
     presets = [preset for name in names for preset in importlib.import_module(name).PRESETS.values()]
     known = set().union(*map(flags_of, presets))
     known |= {"--logdir", "--nproc-per-node"}  # of tensorboard and torchrun
-    assert set(re.findall(r"--[a-z][a-z-]*", section(script))) <= known
+    assert set(re.findall(r"--[a-z][a-z0-9-]*", section(script))) <= known
 
 
 @name_of

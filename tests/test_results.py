@@ -28,6 +28,15 @@ ALONG = {"volume": [1.0, 2.0], "pieces": [1, 0], "chamfer_to_start": [0.1, None]
 FOUND = {"empty": 0, "pieces": 1.0, "start": None, "end": 0.5}
 SCORE = {"r2": 0.5, "r2_interval": [0.25, 0.75], "kendall_tau": 0.5, "n": 160}
 NEW = {"distance": 0.5, "error_overlap": 1.0}
+MATRIX = [[1.0, 0.5], [None, 0.25]]
+OF_NETS, AT_POINTS = {"mean": 50.0, "interval": [40.0, 60.0]}, {"mean": [0.5, None], "interval": [[0.25, 0.75], None]}
+KIND = {"about": "a copy", "n": 8, **dict.fromkeys(("agreement", "front_accuracy", "end_accuracy"), OF_NETS)}
+KIND |= dict.fromkeys(("cka_unbiased", "procrustes", "least_squares", "same_channel"), AT_POINTS)
+TWO, BY_KIND = [0.5, None], {"task_loss": [0.5, 0.25]}
+PAIR = {"front": "a", "end": "b", "front_accuracy": 50.0, "end_accuracy": 60.0}
+PAIR |= dict.fromkeys(("task_loss", "least_squares", "orthogonal", "constant"), TWO)
+PAIR |= dict.fromkeys(("same_class", "cross_entropy", "relative_error", "mean_distance", "std_distance"), BY_KIND)
+PAIR |= {"hits": {"end_task_loss": [[1, 2, 3, 4], [4, 3, 2, 1]]}, "matrix": {"task_loss": [TWO, TWO]}}
 GOOD = {
     "eval_single": SINGLE,
     "interpolate_single_arch": {
@@ -80,8 +89,35 @@ GOOD = {
         },
         "novelty": {"training_nets": NEW},
     },
+    "stitch_nets": {
+        "points": ["stem", "pool"],
+        "pairs": [PAIR],
+        "summary": {"task_loss": {"relative_accuracy": TWO, "interval": [[0.25, 0.75], None], "n": [8, 0]}},
+        "far_points": ["pool", None],
+        "num_images": 1000,
+    },
+    "compare_nets": {
+        "points": ["stem", "pool"],
+        "measures": {
+            "cka": {"mean": MATRIX, "reordered_copy": MATRIX, "untrained_front": MATRIX, "identified": 50.0},
+            "l2": {"mean": MATRIX, "reordered_copy": MATRIX, "untrained_front": MATRIX, "identified": None},
+        },
+        "pairs": [{"front": "a", "end": "b", "cka": [1.0, 0.25]}],
+        "rank_correlation": {"cka": {"least_squares": {"rho": 0.5, "rho_at_one_point": None, "n": 40}}},
+        "num_images": 1000,
+    },
+    "inside_similarity": {"points": ["stem", "pool"], "kinds": {"reordered_copy": KIND}},
 }
-OF_ANY_NAMES = ("summary", "properties", "transfer", "methods", "novelty")  # their entries
+OF_ANY_NAMES = (
+    "summary",
+    "properties",
+    "transfer",
+    "methods",
+    "novelty",
+    "measures",
+    "rank_correlation",
+    "kinds",
+)  # their entries
 DEEP = [3]
 for _ in range(9):
     DEEP = [DEEP] * 10
@@ -166,7 +202,12 @@ def test_integers_of_400_digits_are_refused_by_file(tmp_path):
 
 
 def test_the_projects_results_are_read(project):
-    for run_dir in (project / "runs/photos/multi", project / "runs/photos/single", project / "runs/chairs/mlps"):
+    for run_dir in (
+        project / "runs/photos/multi",
+        project / "runs/photos/single",
+        project / "runs/photos/stitching",
+        project / "runs/chairs/mlps",
+    ):
         parts = read_parts(run_dir)
         assert parts and all(numbers_of(part, found, run_dir) for part, found in parts.items())
 

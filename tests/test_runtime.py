@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 
 from data.folders import Folders
 from models.prep_autoencoder import Sizes
@@ -17,10 +18,12 @@ from training.runtime import (
     constants_of,
     deferred_signals,
     handled_signals,
+    mixed_precision,
     provenance,
     stop_requested,
 )
 
+CPU = torch.device("cpu")
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 
@@ -81,3 +84,30 @@ def test_what_a_result_was_made_with_is_json():
     assert {"python", "torch", "numpy"} <= set(found["versions"])
     nested = {"a": [1.5, math.inf, {"b": (math.nan, Path("x"))}], "c": None}
     assert as_json(nested) == {"a": [1.5, "inf", {"b": ["nan", "x"]}], "c": None}
+
+
+def test_precisions_nest_and_leave_what_was_before():
+    """A context may be entered within itself and within another, also if an error ends one."""
+    bfloat16, float32 = mixed_precision(CPU, "bfloat16"), mixed_precision(CPU, None)
+    found = []
+
+    def look():
+        found.append((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+
+    with bfloat16:
+        with bfloat16, float32, bfloat16:
+            look()
+            with float32:
+                look()
+        with pytest.raises(ZeroDivisionError), float32:
+            raise ZeroDivisionError
+        look()
+    look()
+    assert found == [torch.bfloat16, torch.float32, torch.bfloat16, torch.float32]
+
+
+def test_tf32_is_allowed_only_where_it_was_asked_for():
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    for precision, allowed in (("tf32", True), ("bfloat16", False), ("tf32", True), (None, False)):
+        mixed_precision(CPU, precision)
+        assert [each.allow_tf32 for each in backends] == [allowed, allowed]

@@ -3,14 +3,26 @@
 A step of NetSpace is several hundred kernels, and starting them one by one takes Python longer than a GPU needs to compute them.
 """
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from training.runtime import MixedPrecision
 
-RECORDS = True  # whether graphs are recorded; benchmarks and debugging do without
+RECORDS = True  # whether graphs are recorded
+
+
+@contextlib.contextmanager
+def without_graphs() -> Iterator[None]:
+    """Let functions be called on a GPU too within this context: to count, profile or debug what they do."""
+    global RECORDS
+    before, RECORDS = RECORDS, False
+    try:
+        yield
+    finally:
+        RECORDS = before
 
 
 class Graphed:
@@ -21,7 +33,8 @@ class Graphed:
     `backward` must be called before. `kept` returns tensors that the function updates in place, such as running statistics:
     recording runs the function several times, and leaves them as they were. Parameters must stay the same tensors.
 
-    `context` is entered around the function (training.runtime.mixed_precision).
+    `context` is entered around the function (training.runtime.mixed_precision). If `tuned`, cuDNN times its algorithms for
+    every conv while it is recorded, which takes seconds: for shapes that stay (docs/performance.md).
     """
 
     def __init__(
@@ -30,8 +43,9 @@ class Graphed:
         module: nn.Module | None = None,
         context: MixedPrecision | None = None,
         kept: Callable[[], Iterable[Tensor]] = tuple,
+        tuned: bool = True,
     ):
-        self.function, self.module, self.context, self.kept = function, module, context, kept
+        self.function, self.module, self.context, self.kept, self.tuned = function, module, context, kept, tuned
         self.graphs: dict[tuple[object, ...], Callable[..., Tensor]] = {}
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -53,7 +67,12 @@ class Graphed:
         # The graph reads its inputs from these copies, which every call fills.
         copies = tuple(each.detach().clone().requires_grad_(each.requires_grad) for each in inputs)
         as_module = _Module(self._run, self.module)
-        graphed = torch.cuda.make_graphed_callables(as_module, copies, allow_unused_input=True)
+        cudnn = torch.backends.cudnn
+        tuned, cudnn.benchmark = cudnn.benchmark, self.tuned
+        try:
+            graphed = torch.cuda.make_graphed_callables(as_module, copies, allow_unused_input=True)
+        finally:
+            cudnn.benchmark = tuned
         for each, value in zip(self.kept(), before):
             each.copy_(value)
         return graphed

@@ -44,7 +44,6 @@ def prepare_process() -> None:
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     allow_tf32(False)
-    torch.backends.cudnn.benchmark = True
 
 
 def allow_tf32(allowed: bool) -> None:

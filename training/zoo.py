@@ -141,12 +141,16 @@ class Ensemble:
     def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Take one optimizer step of every instance on its own inputs (M, B, ...) and targets (M, B). Return losses (M,)."""
         losses = self._losses(self.rows, inputs, targets)
-        self.optimizer.zero_grad()
-        losses.sum().backward()
-        self.optimizer.step()
         counters = [value for value in self.statistics.values() if not value.is_floating_point()]
         if counters:
             torch._foreach_add_(counters, 1)
+        return self.descend(losses)
+
+    def descend(self, losses: Tensor) -> Tensor:
+        """Take one optimizer step of every instance down its own loss (M,). Return the losses."""
+        self.optimizer.zero_grad()
+        losses.sum().backward()
+        self.optimizer.step()
         self.last_losses = losses.detach()
         self.first_bad.update(self.last_losses, self.num_steps)
         self.num_steps += 1
@@ -161,7 +165,8 @@ class Ensemble:
             outputs = self.net.run_in_training({**parameters, **running}, inputs)
             return self.losses(outputs if outputs.dtype == torch.float64 else outputs.float(), targets)
 
-        return Graphed(losses, None, self.precision, kept=running.values)
+        # Recorded anew whenever instances leave, and not faster if tuned.
+        return Graphed(losses, None, self.precision, kept=running.values, tuned=False)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Change the optimizer's learning rate."""

@@ -40,6 +40,11 @@ ALTERNATIVES = {
     "interpolate_mlps": "Rows of shapes along gamma, decoded from the latent line and of averaged weights",
     "predict_properties": "R² of properties of unseen nets, by what represents the nets, with intervals",
     "sample_finetune": "Test accuracy over epochs of fine-tuning, by where the nets start from",
+    "stitch_nets": "Accuracy of stitched nets relative to the end net over points, by how they are stitched, with intervals",
+    "stitch_matrix": "Accuracy of stitched nets relative to the end net, for all pairs of points of one size",
+    "compare_nets": "Measures of similarity for all pairs of points of two nets",
+    "compare_nets_points": "Measures of similarity at the same point of two nets, of reordered copies and untrained fronts",
+    "inside_similarity": "Similarity of pairs of nets over points, by the kind of pair, with intervals",
 }
 # Title, vertical axis, whether it is logarithmic, and the curves' names in scalars.jsonl.
 CURVES = (

@@ -1,0 +1,38 @@
+"""Graphed on the CPU, where it is the function itself. benchmarks/gpu_check.py compares its graphs on a GPU."""
+
+import torch
+from torch import nn
+
+from training import graphs
+from training.graphs import Graphed, without_graphs
+from training.runtime import mixed_precision
+
+
+def test_on_the_cpu_it_is_the_function():
+    model, x = nn.Linear(3, 2), torch.randn(4, 3)
+    calls = []
+
+    def loss(x):
+        calls.append(torch.is_autocast_enabled("cpu"))
+        return model(x).square().sum()
+
+    graphed = Graphed(loss, model, mixed_precision(x.device, None))
+    assert torch.equal(graphed(x), loss(x))
+    for ours, theirs in zip(*(torch.autograd.grad(each(x), list(model.parameters())) for each in (graphed, loss))):
+        assert torch.equal(ours, theirs)
+    assert len(calls) == 4 and not graphed.graphs
+
+
+def test_its_context_is_around_every_call():
+    x = torch.randn(4, 3)
+    graphed = Graphed(lambda x: x @ x.T, None, mixed_precision(x.device, "bfloat16"))
+    assert graphed(x).dtype == graphed(x).dtype == torch.bfloat16
+    assert Graphed(lambda x: x @ x.T)(x).dtype == torch.float32
+
+
+def test_recording_resumes_after_the_context():
+    with without_graphs():
+        with without_graphs():
+            pass
+        assert not graphs.RECORDS
+    assert graphs.RECORDS
