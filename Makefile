@@ -22,7 +22,7 @@ demo-sane: $(VENV)/installed ## trains a zoo of nets, SANE and NetSpace on it, p
 	OMP_NUM_THREADS=1 $(MAKE) --jobs 2 photos-properties photos-samples
 	$(RUN) report.py photos
 
-demo-stitch: $(VENV)/installed ## stitches pairs of strong nets, compares nets inside, and predicted instances with their targets: 8 minutes
+demo-stitch: $(VENV)/installed ## stitches pairs of strong nets, compares nets inside, and predicted instances with their targets: 5 minutes
 	OMP_NUM_THREADS=1 $(MAKE) --jobs 2 photos-stitches photos-inside
 	$(RUN) report.py photos
 

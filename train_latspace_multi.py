@@ -24,7 +24,7 @@ from models.errors import InputError
 from training.constants import Count, Flat, Search
 from training.latent_search import LatentSearch
 from training.run import Run
-from training.runtime import constants_of
+from training.runtime import constants_of, mixed_precision
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def main(config: Config) -> None:
     adam = torch.optim.Adam(search.parameters(), config.search.learning_rate)
     run = Run(config.run_dir / "latspace", constants, about, search, adam, validate_every=config.search.validate_every)
     batches = Batches(images.train, [(config.search.seed,)], config.search.image_batch)
+    precision = mixed_precision(initial.device, config.search.precision)
 
     def validate() -> None:
         class_ids, found = space.accuracy(search.embeddings.detach(), images.val)
@@ -80,7 +81,7 @@ def main(config: Config) -> None:
         if search.stopped:
             break
         x, labels = batches.shared(step)
-        with torch.no_grad():
+        with torch.no_grad(), precision:
             logits = teacher.nets[0].run(teacher.rows, x)[0]  # (B, classes)
         losses = space.search_losses(search.embeddings, desired, x, labels, logits, config.search)
         run.descend(losses.sum(), targets.paths, loss=losses.mean())

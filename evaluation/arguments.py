@@ -12,7 +12,7 @@ from dataclasses import fields
 from datetime import date, time
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from data.instance_files import Net, find_row, registered_row
 from models.errors import InputError, brief
 from models.instances import TargetNet, TargetNets
 from training.constants import Search, check_limits
-from training.runtime import pick_device
+from training.runtime import Precision, ieee_float32, pick_device
 
 LARGEST_FACTS = 1 << 26  # bytes; safetensors' own limit of a header is 100 MB
 P, R = ParamSpec("P"), TypeVar("R")
@@ -32,9 +32,9 @@ Numbers = Tensor | np.ndarray | Iterable  # real ones of any type
 
 
 def in_plain_torch(method: Callable[P, R]) -> Callable[P, R]:
-    """Return a method that computes in float32, on the devices that it names and with gradients where it needs them.
+    """Return a method that computes in float32, IEEE's, on the devices that it names and with gradients where it needs them.
 
-    What its caller has set for torch holds again afterwards: a default type, a default device, autocast, inference mode.
+    What its caller has set for torch holds again afterwards: a default type, a default device, TF32, autocast, inference mode.
     """
 
     @functools.wraps(method)
@@ -44,7 +44,7 @@ def in_plain_torch(method: Callable[P, R]) -> Callable[P, R]:
             if dtype != torch.float32:  # not each time: it is the setting of all threads
                 torch.set_default_dtype(torch.float32)
             with contextlib.ExitStack() as stack:
-                for each in (torch.inference_mode(False), torch.device("cpu")):
+                for each in (torch.inference_mode(False), torch.device("cpu"), ieee_float32()):
                     stack.enter_context(each)
                 for kind in ("cpu", "cuda"):
                     stack.enter_context(torch.autocast(kind, enabled=False))
@@ -223,13 +223,15 @@ def as_fact(value: Any, name: str, depth: int = 0) -> Any:
     )
 
 
-def as_search(*values: Any) -> Search:
-    """Return the constants of a latent space optimization, given in their order.
+def as_search(*values: Any, precision: Any = None) -> Search:
+    """Return the constants of a latent space optimization, its numbers given in their order.
 
     Raise InputError, naming the argument, for one outside its limits.
     """
-    found: dict[str, Any] = {}
-    for each, value in zip(fields(Search), values, strict=True):
+    if precision is not None and not (isinstance(precision, str) and precision in get_args(Precision)):
+        raise InputError(f"precision {brief(precision)}: must be {', '.join(get_args(Precision))} or None")
+    found: dict[str, Any] = {"precision": precision}
+    for each, value in zip([each for each in fields(Search) if each.name != "precision"], values, strict=True):
         if isinstance(value, Tensor) and value.dim() == 0:
             value = value.item()
         whole = isinstance(each.default, int)

@@ -18,6 +18,7 @@ from models.errors import InputError
 from models.instances import TargetNet
 from training.constants import Count, Positive
 from training.distributed import hide_bar
+from training.runtime import mixed_precision
 from training.zoo import Ensemble
 
 Key = tuple[int, ...]
@@ -44,7 +45,8 @@ class FineTuning:
         distinct = list(dict.fromkeys(keys))
         which = torch.tensor([distinct.index(key) for key in keys], device=images.labels.device)
         batches = Batches(images, distinct, self.image_batch)
-        ensemble = Ensemble(net, states, partial(torch.optim.Adam, lr=self.learning_rate, fused=True))
+        adam = partial(torch.optim.Adam, lr=self.learning_rate, fused=True)
+        ensemble = Ensemble(net, states, adam, precision=mixed_precision(images.labels.device, None))
         total = epochs[-1] * batches.per_pass
         cycle = (
             torch.optim.lr_scheduler.OneCycleLR(ensemble.optimizer, self.learning_rate, total_steps=total + 1)

@@ -27,7 +27,7 @@ from training.checkpoints import check_shapes, load_checkpoint, model_of_sizes, 
 from training.constants import Flat, Search
 from training.latent_search import LatentSearch
 from training.losses import class_id_losses, teacher_losses
-from training.runtime import as_json, pick_device
+from training.runtime import as_json, mixed_precision, pick_device
 
 AT_ONCE = 8  # instances; at the paper's 88x10,000 the encoder needs half a gigabyte for each
 WEIGHTS, CONFIG = "netspace.safetensors", "config.json"
@@ -105,11 +105,13 @@ class Space:
 
         They are those of decoded instances on images (B, C, S, S), with the teacher's logits (B, classes).
         """
-        predicted = self.nets.run(self.model.decode(embeddings), self.class_ids(embeddings), x)
-        losses = teacher_losses(predicted, teacher, labels, search.temperature, search.alpha)
-        if self.model.classifier is None:
-            return losses
-        return losses + class_id_losses(self.model.classifier(embeddings), desired)
+        class_ids = self.class_ids(embeddings)
+        with mixed_precision(self.device, search.precision):
+            predicted = self.nets.run(self.model.decode(embeddings), class_ids, x)
+            losses = teacher_losses(predicted, teacher, labels, search.temperature, search.alpha)
+            if self.model.classifier is None:
+                return losses
+            return losses + class_id_losses(self.model.classifier(embeddings), desired)
 
     def as_batch(self, embedding: Any) -> tuple[Tensor, bool]:
         """Return embeddings (E,) or (N, E), of any type that holds numbers, as (N, E) float32 on the device.

@@ -62,7 +62,7 @@ def plot_matrix(matrices: dict[str, np.ndarray], points: list[str], title: str) 
 
     Matrices are means over pairs, NaN where layers differ in size.
     """
-    size = 1.3 + 0.34 * len(points)
+    size = 1.3 + (0.34 if len(points) < 12 else 0.24) * len(points)
     with plt.rc_context({**STYLE, "axes.grid": False}):
         figure, panels = plt.subplots(1, len(matrices), figsize=(len(matrices) * size + 1.2, size + 0.7), squeeze=False)
         for axes, (kind, matrix) in zip(panels[0], matrices.items()):

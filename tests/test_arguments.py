@@ -19,6 +19,8 @@ from data.instance_files import read_instance
 from models.errors import InputError
 from netspace import NetSpace
 from tests.test_library import all_names, siren_space, space_of, tiny_images, trained_like
+from training.constants import Search
+from training.runtime import allow_tf32
 
 E = 256
 QUICK = dict(validate_every=1, patience=1, image_batch=20)
@@ -443,6 +445,7 @@ def test_logits_of_any_float_type_teach(space, images, e):
         ("patience", (0, -1, math.inf)),
         ("min_delta", (-1, math.nan, 10**400)),
         ("seed", (-1, 1.5, "a", 2**70)),
+        ("precision", ("float64", "", 32, torch.bfloat16, np.zeros(2), ["float32"])),
     ],
 )
 def test_constants_of_a_search_outside_their_limits_are_refused_by_name(space, images, e, name, values):
@@ -455,6 +458,17 @@ def test_constants_of_a_search_may_be_numpys(space, images, e):
     teacher, options = trained_like("resnet8"), {**QUICK, "temperature": 2.0, "seed": 3}
     numpys = {**options, "temperature": np.float32(2), "seed": np.int64(3), "patience": torch.tensor(1)}
     assert torch.equal(space.optimize(e, images, teacher, **options), space.optimize(e, images, teacher, **numpys))
+
+
+def test_a_search_has_the_precision_that_was_asked_for(space, images, e):
+    x, labels, logits = images.train.plain(0, 20), images.train.labels[:20], torch.zeros(20, 10)
+    losses = {
+        each: space.space.search_losses(e, [0] * len(e), x, labels, logits, Search(alpha=0.5, precision=each))
+        for each in (None, "float32", "bfloat16")
+    }
+    assert torch.equal(losses[None], losses["float32"]) and losses["bfloat16"].dtype == torch.float32
+    assert not torch.equal(losses["bfloat16"], losses["float32"])
+    torch.testing.assert_close(losses["bfloat16"], losses["float32"], rtol=0.02, atol=0)
 
 
 def test_what_are_no_images_is_refused(space, images, e):
@@ -480,7 +494,7 @@ def test_no_method_draws_from_the_callers_random_numbers(space, images, e, tmp_p
     assert json.dumps(states(), default=str) == json.dumps(before, default=str)
 
 
-@pytest.mark.parametrize("setting", ["float64", "float16", "inference", "no_grad", "device", "autocast"])
+@pytest.mark.parametrize("setting", ["float64", "float16", "inference", "no_grad", "device", "tf32", "autocast"])
 def test_what_a_caller_has_set_for_torch_changes_no_result_and_stays(space, images, e, tmp_path, setting):
     def results(folder):
         space.save(folder)
@@ -501,13 +515,16 @@ def test_what_a_caller_has_set_for_torch_changes_no_result_and_stays(space, imag
         torch.set_default_dtype({"float64": torch.float64, "float16": torch.float16}.get(setting, torch.float32))
         if setting == "device":
             torch.set_default_device("meta")
+        allow_tf32(setting == "tf32")
         with settings.get(setting, torch.enable_grad()), pytest.MonkeyPatch.context() as patch:
             patch.setitem(globals(), "a_net", lambda seed: net_of)
             before = (torch.get_default_dtype(), torch.is_inference_mode_enabled(), torch.is_grad_enabled())
             found = results(tmp_path / "after")
             assert before == (torch.get_default_dtype(), torch.is_inference_mode_enabled(), torch.is_grad_enabled())
             assert torch.is_autocast_enabled("cpu") == (setting == "autocast")
+            assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == (setting == "tf32")
     finally:
         torch.set_default_dtype(torch.float32)
         torch.set_default_device(None)
+        allow_tf32(False)
     assert all(one.dtype == torch.float32 and torch.equal(one, other) for one, other in zip(expected, found))

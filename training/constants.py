@@ -56,6 +56,16 @@ def limits_in(hint: Any) -> Iterator[Limits]:
             yield from limits_in(part)
 
 
+Precisions = Annotated[
+    Precision | None,
+    tyro.conf.arg(
+        help="of convs and matrix products. float32: IEEE's. tf32: on a GPU inputs are rounded to 10 bits; on a CPU float32. "
+        "bfloat16: 7 bits, fast on a GPU and on CPUs that have it, slow on others. None: bfloat16 on a GPU, but for fits "
+        "of shapes, else float32"
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Optim:
     """How long and how fast an autoencoder is trained, by Adam."""
@@ -66,7 +76,7 @@ class Optim:
     final_fraction: Fraction = 0.0  # of the peak, at the end of one-cycle
     clip_norm: Unlimited = math.inf  # largest norm of the gradient
     validate_every: Count = 1560  # steps between validations; a checkpoint is written at each
-    precision: Precision | None = None  # of convs and matrix products; None: bfloat16 on a GPU, else float32
+    precision: Precisions = None  # of convs and matrix products
 
     def start(
         self, model: torch.nn.Module, weight_decay: float = 0.0
@@ -126,7 +136,7 @@ class SideBySide:
 
     side_by_side: Count = 16  # instances trained at once; fewer need less memory
     checkpoint_seconds: NonNegative = 60.0  # time between checkpoints of the instances in training
-    precision: Precision | None = None  # of their convs and products; None: on a GPU bfloat16 for images, else float32
+    precision: Precisions = None  # of convs and matrix products
 
 
 @dataclass(frozen=True)
@@ -141,3 +151,4 @@ class Search:
     patience: Count = 10  # validations in a row without a gain, after which the search stops
     min_delta: NonNegative = 0.0  # points of validation accuracy that a gain must exceed
     seed: Seed = 0  # random seed
+    precision: Precisions = None  # of convs and matrix products

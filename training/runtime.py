@@ -51,6 +51,18 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
+@contextlib.contextmanager
+def ieee_float32() -> Iterator[None]:
+    """Compute float32 as IEEE says on a GPU within this context, whatever the process has set."""
+    allowed = [op.fp32_precision == "tf32" for op in (torch.backends.cuda.matmul, torch.backends.cudnn.conv)]
+    if any(allowed):
+        allow_tf32(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = allowed
+
+
 def pick_device() -> torch.device:
     """Return this rank's GPU, or the CPU. Raise InputError if the machine has fewer GPUs than ranks."""
     if not torch.cuda.is_available():
