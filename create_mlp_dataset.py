@@ -32,8 +32,9 @@ from models.instances import TargetNet
 from models.target_nets import siren
 from training.constants import AtLeast2, Count, Flat, Fraction, Positive, Seed, SideBySide
 from training.distributed import hide_bar, is_first
+from training.ensembles import Ensemble, initial_state, squared_errors
 from training.runtime import lock_folder, mixed_precision, pick_device, provenance, versions
-from training.zoo import Ensemble, Plan, Zoo, initial_state, squared_errors
+from training.zoo import Plan, Zoo
 
 
 @dataclass(frozen=True)

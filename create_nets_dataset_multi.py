@@ -27,8 +27,9 @@ from models.instances import TargetNet
 from models.target_nets import ARCHITECTURES, Architecture, architectures_by_class_id, get_architecture
 from training.constants import Count, Flat, Fraction, NonNegative, Positive, Seed, SideBySide
 from training.distributed import is_first
+from training.ensembles import Ensemble, initial_state
 from training.runtime import as_json, mixed_precision, pick_device
-from training.zoo import Ensemble, Plan, Zoo, initial_state, plan_instances, save_instances
+from training.zoo import Plan, Zoo, plan_instances, save_instances
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from models.instances import TargetNet
 from models.target_nets import get_architecture
 from training.constants import Count, Flat, NonNegative, Positive, Seed, SideBySide
 from training.distributed import is_first
+from training.ensembles import Ensemble, initial_state, optimizer_of
 from training.runtime import mixed_precision, pick_device
-from training.zoo import Ensemble, Zoo, initial_state, optimizer_of, plan_instances, save_instances
+from training.zoo import Zoo, plan_instances, save_instances
 
 # How long instances train, in epochs: the original release's 186 candidates.
 PAPER_EPOCHS = (

@@ -32,8 +32,9 @@ from models.target_nets import architectures_by_class_id, get_architecture
 from training.checkpoints import refuse_other_constants
 from training.constants import AtLeast2, Count, Flat, Positive, Seed, SideBySide
 from training.distributed import is_first
+from training.ensembles import Trajectories, initial_state
 from training.runtime import as_json, constants_of, mixed_precision, pick_device, provenance
-from training.zoo import Plan, Trajectories, Zoo, initial_state
+from training.zoo import Plan, Zoo
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ from models.instances import TargetNet
 from models.target_nets import get_architecture
 from models.token_autoencoder import TokenAutoencoder
 from training.constants import AtLeast2, Count, Flat, Index, NonNegative, Positive, Seed
+from training.ensembles import initial_state
 from training.runtime import pick_device, provenance
-from training.zoo import initial_state
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from models.target_nets import architectures_by_class_id, get_architecture, sire
 from models.token_autoencoder import TokenAutoencoder, TokenSizes
 from train_multi_arch import Graphs
 from training.constants import TokenViews
+from training.ensembles import Ensemble, squared_errors
 from training.graphs import Graphed
 from training.losses import (
     boundary_pairs,
@@ -36,7 +37,6 @@ from training.losses import (
 from training.runtime import Precision, mixed_precision
 from training.stitches import Stitches, StitchTraining, Views
 from training.views import draw_windows
-from training.zoo import Ensemble, squared_errors
 
 Step = Callable[[], object]
 PHOTOS, CIFAR10 = (1, 8, 8), (3, 32, 32)

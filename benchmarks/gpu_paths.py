@@ -20,10 +20,10 @@ from models.instances import TargetNet, TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import architectures_by_class_id, get_architecture, siren
 from train_multi_arch import Graphs
+from training.ensembles import Ensemble, cross_entropies, squared_errors
 from training.graphs import Graphed
 from training.losses import distillation_losses, sdf_losses, teacher_losses
 from training.runtime import Precision, mixed_precision
-from training.zoo import Ensemble, cross_entropies, squared_errors
 
 Found = tuple[Tensor, list[Tensor]]  # a loss, and what is compared beside it
 Check = Callable[[torch.device, torch.dtype, Precision], Found]

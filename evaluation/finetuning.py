@@ -18,8 +18,8 @@ from models.errors import InputError
 from models.instances import TargetNet
 from training.constants import Count, Positive
 from training.distributed import hide_bar
+from training.ensembles import Ensemble
 from training.runtime import mixed_precision
-from training.zoo import Ensemble
 
 Key = tuple[int, ...]
 

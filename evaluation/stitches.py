@@ -21,9 +21,10 @@ from models.errors import InputError, brief
 from models.instances import TargetNet
 from models.matching import Moments, Sums
 from models.stitching import Points, StitchedNets, Transform, channels_at, stitchable
+from training.ensembles import initial_state
 from training.runtime import check_lock, versions
 from training.stitches import OUTPUTS, Stitches, StitchTraining
-from training.zoo import Plan, initial_state
+from training.zoo import Plan
 
 Kind = Literal["task_loss", "untrained_front", "untrained_end", "far_point"]
 STATISTICS_IMAGES = 500  # training images on which batch norm of untrained nets is measured

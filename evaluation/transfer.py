@@ -9,7 +9,7 @@ from evaluation.metrics import accuracy
 from models.errors import InputError
 from models.instances import TargetNet
 from models.token_autoencoder import TokenAutoencoder
-from training.zoo import initial_state
+from training.ensembles import initial_state
 
 ANCHORS = 10**6  # the number of the first net that is trained as an anchor
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+FEW_INPUTS = 16  # of a linear layer
+
 
 def fold_instances(x: Tensor) -> Tensor:
     """Return maps (M, B, C, H, W) of M instances as (B, M*C, H, W), in channels-last memory; vectors (M, B, F) as (B, M*F)."""
@@ -59,6 +61,11 @@ class Linear(nn.Linear):
         if self.weight.dim() == 2:
             return super().forward(x)
         m, o, i = self.weight.shape
+        if x.dim() == 3 and m == 1:  # faster than a batch of one product
+            weight = self.weight.squeeze(0).t()
+            # The gradient has the layout of what is multiplied: with few inputs, a row for each is 8 times faster on a CPU.
+            weight = weight.contiguous() if i < FEW_INPUTS else weight
+            return torch.addmm(self.bias.squeeze(0), x.squeeze(0), weight).unsqueeze(0)
         weight, bias = self.weight.transpose(1, 2), self.bias[:, None]
         if x.dim() == 3:
             return torch.baddbmm(bias, x, weight)

@@ -21,7 +21,7 @@ import train_multi_arch
 import train_single_arch
 from data import load
 from tests import miniature
-from training.zoo import Ensemble
+from training.ensembles import Ensemble
 
 # At the paper's rate. A norm that is never reached: clipping, like Adam, hides gradients' scale.
 SHORT = dict(num_steps=20, validate_every=10, schedule="constant", learning_rate=1e-4, clip_norm=1e9, prep_noise=0.2)

@@ -26,12 +26,12 @@ from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import architectures_by_class_id
 from models.token_autoencoder import TokenAutoencoder, TokenSizes
 from training.constants import Search, TokenViews, Views
+from training.ensembles import Ensemble, cross_entropies, squared_errors
 from training.graphs import Graphed, without_graphs
 from training.latent_search import LatentSearch
 from training.losses import OBJECTIVES, Given, Teacher, parameter_scales, sdf_losses
 from training.runtime import mixed_precision
 from training.views import add_noise, draw_windows, reorder
-from training.zoo import Ensemble, cross_entropies, squared_errors
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 IMAGES = (1, 8, 8)

@@ -16,6 +16,7 @@ from models.token_autoencoder import TokenAutoencoder, TokenSizes
 from tests.conftest import PAPER, instances_in_float64
 from tests.test_prep_autoencoder import TOLERANCE, assert_same, assert_same_gradients
 from training.constants import TokenViews
+from training.ensembles import Ensemble, squared_errors
 from training.losses import (
     boundary_pairs,
     class_id_losses,
@@ -26,7 +27,6 @@ from training.losses import (
 )
 from training.runtime import mixed_precision
 from training.views import draw_windows
-from training.zoo import Ensemble, squared_errors
 
 PHOTOS, CIFAR = ((1, 8, 8), 10), ((3, 32, 32), 10)
 M, B = 3, 6

@@ -14,8 +14,8 @@ from models.errors import InputError
 from models.instances import TargetNet, TargetNets, run_instances
 from models.target_nets import ARCHITECTURES, Architecture, architectures_by_class_id, architectures_for, siren
 from tests.conftest import instances_in_float64, spread_out
+from training.ensembles import Ensemble, squared_errors
 from training.losses import interpolation_factors
-from training.zoo import Ensemble, squared_errors
 
 M, B = 3, 5
 SMALL, CIFAR = ((1, 8, 8), 10), ((3, 32, 32), 10)

@@ -226,8 +226,8 @@ def test_the_losses_of_a_step_are_the_sums_of_eq_5_6_and_11_one_instance_at_a_ti
     kd, class_id, right = (sum(values) for values in zip(*each))
     for net in nets:
         net.fused.double()
-    space = Space(model, nets, {}, {})
-    loss, terms = train_multi_arch.step_losses(config, space, rows, tuple(class_ids), x, labels, teacher)
+    graphs = train_multi_arch.Graphs(Space(model, nets, {}, {}), mixed_precision(torch.device("cpu"), None))
+    loss, terms = train_multi_arch.step_losses(config, graphs, rows, tuple(class_ids), x, labels, teacher)
     assert loss.item() == pytest.approx(kd + class_id)
     assert terms["kd_loss"].item() == pytest.approx(kd) and terms["class_id_loss"].item() == pytest.approx(class_id)
     assert terms["right_class_ids"].item() == pytest.approx(right / len(each))

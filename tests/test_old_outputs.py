@@ -13,6 +13,7 @@ from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import ARCHITECTURES, architectures_by_class_id, siren
 from tests.conftest import PAPER
 from tests.old_outputs import recipe
+from training.ensembles import Ensemble, squared_errors
 from training.losses import (
     class_id_losses,
     distillation_losses,
@@ -22,7 +23,6 @@ from training.losses import (
     teacher_losses,
     weight_losses,
 )
-from training.zoo import Ensemble, squared_errors
 
 OLD = load_file(Path(__file__).parent / "old_outputs" / "outputs.safetensors")
 M, B = recipe.M, recipe.B

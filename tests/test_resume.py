@@ -20,10 +20,10 @@ from data import load
 from data.instance_files import read_instance
 from models.errors import InputError
 from tests import miniature
-from training import zoo
+from training import ensembles
+from training.ensembles import Ensemble
 from training.run import Run
 from training.runtime import Interrupted, handled_signals
-from training.zoo import Ensemble
 
 
 class Stop(Exception):
@@ -303,10 +303,10 @@ def test_a_diverging_instance_is_named(few_photos, tmp_path, monkeypatch):
     def one_diverges(self, *batch):
         if self.num_steps == 5:
             monkeypatch.setattr(
-                self, "losses", lambda *given: zoo.cross_entropies(*given) + torch.tensor([0, nan, 0, 0])
+                self, "losses", lambda *given: ensembles.cross_entropies(*given) + torch.tensor([0, nan, 0, 0])
             )
         elif self.num_steps == 6:
-            monkeypatch.setattr(self, "losses", zoo.cross_entropies)
+            monkeypatch.setattr(self, "losses", ensembles.cross_entropies)
         return original(self, *batch)
 
     nan = float("nan")

@@ -27,7 +27,7 @@ from tests.conftest import instances_in_float64
 from tests.projects import patch_photos
 from tests.test_bad_input import refused, run
 from training.constants import Optim, SideBySide
-from training.zoo import initial_state
+from training.ensembles import initial_state
 
 PHOTOS = ((1, 8, 8), 10)
 CPU = torch.device("cpu")

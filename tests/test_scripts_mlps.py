@@ -28,7 +28,7 @@ from tests.test_bad_input import refused
 from tests.test_resume import Stop, stop_after
 from tests.test_scripts import read_json
 from training.checkpoints import load_checkpoint, restore_model
-from training.zoo import Ensemble, squared_errors
+from training.ensembles import Ensemble, squared_errors
 
 CPU = torch.device("cpu")
 

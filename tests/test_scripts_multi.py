@@ -26,7 +26,7 @@ from models.target_nets import ARCHITECTURES, architectures_by_class_id
 from tests import miniature
 from tests.projects import changed_text
 from tests.test_scripts import check_figure, figure_of, read_json
-from training.zoo import Ensemble
+from training.ensembles import Ensemble
 
 NAMES = [architecture.name for architecture in architectures_by_class_id()]
 LAST = len(NAMES) - 1

@@ -16,9 +16,9 @@ from netspace import NetSpace
 from tests import miniature
 from tests.test_resume import Stop, check_same_run, stop_after
 from training.constants import TokenViews
+from training.ensembles import Ensemble
 from training.run import Run
 from training.views import draw_windows
-from training.zoo import Ensemble
 
 ZOO = "runs/photos/nets/zoo-resnet8"
 

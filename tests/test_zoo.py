@@ -23,16 +23,9 @@ from models.instances import TargetNet
 from models.target_nets import ARCHITECTURES, siren
 from tests.conftest import instances_in_float64
 from training.constants import SideBySide
+from training.ensembles import Ensemble, cross_entropies, initial_state, squared_errors
 from training.runtime import Interrupted, handled_signals
-from training.zoo import (
-    Ensemble,
-    Zoo,
-    cross_entropies,
-    initial_state,
-    plan_instances,
-    save_instances,
-    squared_errors,
-)
+from training.zoo import Zoo, plan_instances, save_instances
 
 PHOTOS = ((1, 8, 8), 10)
 CPU = torch.device("cpu")

@@ -29,8 +29,8 @@ from models.stitching import (
     transform_of,
 )
 from training.constants import Count, Index, NonNegative, Positive
+from training.ensembles import Ensemble, cross_entropies
 from training.losses import log_probabilities, mirrored
-from training.zoo import Ensemble, cross_entropies
 
 Target = Literal["labels", "front", "end", "both", "mean-logits"]
 # The nets whose outputs are the target; of two, the mean of probabilities or of logits.

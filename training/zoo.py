@@ -13,29 +13,23 @@ and if an instance is missing, its whole stack trains again, up to the last step
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from data.instance_files import is_on_disk, save_instance
-from data.streams import stream, torch_seed
+from data.streams import stream
 from models.errors import InputError, brief
-from models.instances import TargetNet
 from training.checkpoints import load_checkpoint, load_state, refuse_other_constants, save_checkpoint
 from training.constants import SideBySide
 from training.distributed import hide_bar, is_first, num_ranks, rank
-from training.graphs import Graphed
-from training.run import FirstBad
+from training.ensembles import Ensemble
 from training.runtime import (
-    MixedPrecision,
     check_lock,
     constants_of,
     deferred_signals,
@@ -72,200 +66,6 @@ def plan_instances(total: int, steps: Sequence[int], folder: Path, facts: dict[s
         )
         for i, length in enumerate(lengths)
     ]
-
-
-def initial_state(net: TargetNet, keys: Sequence[tuple[int, ...]], device: torch.device) -> dict[str, Tensor]:
-    """Return freshly initialized instances, entries (M, *shape), each from its own key."""
-    seeds = [torch_seed("initialization", *key) for key in keys]
-    return {name: value.to(device) for name, value in net.start(seeds).items()}
-
-
-def optimizer_of(
-    name: Literal["adam", "sgd"], learning_rate: float, weight_decay: float = 0.0
-) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
-    """Return what makes the optimizer of an ensemble: Adam, or SGD with momentum 0.9."""
-    if name == "sgd":
-        return partial(torch.optim.SGD, lr=learning_rate, momentum=0.9, weight_decay=weight_decay, fused=True)
-    return partial(torch.optim.Adam, lr=learning_rate, weight_decay=weight_decay, fused=True)
-
-
-# Instances in training
-
-
-def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross entropy (M,) of logits (M, B, classes) with labels (M, B)."""
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
-
-
-def squared_errors(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean squared error (M,) of outputs (M, B) from targets (M, B)."""
-    return (outputs - targets).square().mean(1)
-
-
-class Ensemble:
-    """M instances of one architecture in training, each as if it were alone.
-
-    `rows` (M, P) are their parameters, batch norm included, and the optimizer's only parameter: the optimizer must work
-    element by element, as SGD and Adam do. The loss is the sum of the instances' mean losses, so that no gradient depends on
-    M. `best_state` is each instance's state at its highest accuracy.
-    """
-
-    def __init__(
-        self,
-        net: TargetNet,
-        state: dict[str, Tensor],
-        make_optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
-        losses: Callable[[Tensor, Tensor], Tensor] = cross_entropies,
-        precision: MixedPrecision | None = None,
-    ):
-        self.net, self.make_optimizer, self.losses, self.precision = net, make_optimizer, losses, precision
-        layout = net.trained_layout
-        self.rows = layout.flatten(state).requires_grad_()
-        self.statistics = {name: value.clone() for name, value in state.items() if name not in layout.names}
-        self.optimizer = make_optimizer([self.rows])
-        self.num_steps = 0
-        self.best_state: dict[str, Tensor] = {}
-        self.best_accuracy = torch.full((len(self),), float("-inf"))
-        self.last_losses = torch.zeros(len(self), device=self.rows.device)
-        self.first_bad = FirstBad((len(self),), self.rows.device)
-        self._losses = self._recorded()
-
-    def __len__(self) -> int:
-        return self.rows.shape[0]
-
-    def state(self, first: int | None = None) -> dict[str, Tensor]:
-        """Return the state, entries (M, *shape), of all instances or of the first ones, detached."""
-        state = {**self.net.trained_layout.unflatten(self.rows.detach()), **self.statistics}
-        return {name: value[:first] for name, value in state.items()}
-
-    def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Take one optimizer step of every instance on its own inputs (M, B, ...) and targets (M, B). Return losses (M,)."""
-        losses = self._losses(self.rows, inputs, targets)
-        counters = [value for value in self.statistics.values() if not value.is_floating_point()]
-        if counters:
-            torch._foreach_add_(counters, 1)
-        return self.descend(losses)
-
-    def descend(self, losses: Tensor) -> Tensor:
-        """Take one optimizer step of every instance down its own loss (M,). Return the losses."""
-        self.optimizer.zero_grad()
-        losses.sum().backward()
-        self.optimizer.step()
-        self.last_losses = losses.detach()
-        self.first_bad.update(self.last_losses, self.num_steps)
-        self.num_steps += 1
-        return self.last_losses
-
-    def _recorded(self) -> Graphed:
-        """Return the losses (M,) as a function of rows, inputs and targets, recorded anew for these instances."""
-        running = {name: value for name, value in self.statistics.items() if value.is_floating_point()}
-
-        def losses(rows: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-            parameters = self.net.trained_layout.unflatten(rows)
-            outputs = self.net.run_in_training({**parameters, **running}, inputs)
-            return self.losses(outputs if outputs.dtype == torch.float64 else outputs.float(), targets)
-
-        # Recorded anew whenever instances leave, and not faster if tuned.
-        return Graphed(losses, None, self.precision, kept=running.values, tuned=False)
-
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """Change the optimizer's learning rate."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-
-    def update_best(self, accuracy: Tensor) -> None:
-        """Save the state of the instances whose accuracy (M,) is their highest so far."""
-        state = self.state()
-        if not self.best_state:
-            self.best_state = {name: value.clone() for name, value in state.items()}
-        better = accuracy > self.best_accuracy
-        self.best_accuracy = torch.where(better, accuracy, self.best_accuracy)
-        for name, value in state.items():
-            self.best_state[name][better] = value[better]
-
-    def select(self, chosen: Tensor | slice) -> None:
-        """Continue with the chosen instances (a mask, indices or a slice), as if the others had never been there."""
-        saved = self.optimizer.state_dict()
-        m = len(self)
-        for entries in saved["state"].values():
-            for name, value in entries.items():
-                if isinstance(value, Tensor) and value.dim() and value.shape[0] == m:
-                    entries[name] = value[chosen]
-        self.rows = self.rows.detach()[chosen].clone().requires_grad_()
-        self.statistics = {name: value[chosen] for name, value in self.statistics.items()}
-        self.best_state = {name: value[chosen] for name, value in self.best_state.items()}
-        self.best_accuracy = self.best_accuracy[chosen]
-        self.first_bad.steps = self.first_bad.steps[chosen]
-        self.optimizer = self.make_optimizer([self.rows])
-        self.optimizer.load_state_dict(saved)
-        self._losses = self._recorded()
-
-    def refuse_divergence(self, paths: list[Path]) -> None:
-        """Raise InputError, naming the file of the first one, if an instance's loss was NaN or infinite."""
-        # The result of the last step shows in the parameters alone.
-        by_now = torch.where(self.rows.detach().isfinite().all(1), -1, self.num_steps)
-        steps = torch.where(self.first_bad.steps < 0, by_now, self.first_bad.steps)
-        for path, step in zip(paths, steps.tolist()):
-            if step >= 0:
-                raise InputError(
-                    f"{path} cannot be made: its loss turned NaN or infinite at step {step}; lower --learning-rate"
-                )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that training depends on."""
-        return {
-            "rows": self.rows.detach(),
-            "statistics": self.statistics,
-            "optimizer": self.optimizer.state_dict(),
-            "num_steps": self.num_steps,
-            "best_state": self.best_state,
-            "best_accuracy": self.best_accuracy,
-        }
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned. Raise ValueError for that of other instances."""
-        own, other = (
-            {name: value.shape for name, value in each.items()} for each in (self.statistics, saved["statistics"])
-        )
-        if saved["rows"].shape != self.rows.shape or own != other or type(saved["num_steps"]) is not int:
-            raise ValueError("the state of other instances")
-        device = self.rows.device
-        self.rows = saved["rows"].to(device).requires_grad_()
-        self.statistics, self.best_state = (
-            {name: value.to(device) for name, value in saved[which].items()} for which in ("statistics", "best_state")
-        )
-        self.optimizer = self.make_optimizer([self.rows])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.num_steps, self.best_accuracy = saved["num_steps"], saved["best_accuracy"]
-        self.first_bad = FirstBad((len(self),), device)
-        self._losses = self._recorded()
-
-
-class Trajectories(Ensemble):
-    """Instances in training that are saved several times on the way."""
-
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        self.saved_states: list[dict[str, Tensor]] = []  # entries (M, *shape), on the CPU
-
-    def save_states(self) -> None:
-        """Save the state of all instances as it is now."""
-        self.saved_states.append({name: value.to("cpu", copy=True) for name, value in self.state().items()})
-
-    def by_net(self) -> Iterator[dict[str, Tensor]]:
-        """Yield the saved states of one instance after another, entries (K, *shape)."""
-        for i in range(len(self)):
-            yield {name: torch.stack([state[name][i] for state in self.saved_states]) for name in self.saved_states[0]}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "saved_states": self.saved_states}
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        super().load_state_dict(saved)
-        self.saved_states = saved["saved_states"]
-
-
-# Stacks of them, and their checkpoints
 
 
 class Stack:

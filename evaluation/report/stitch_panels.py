@@ -145,7 +145,7 @@ def rank_charts(results: dict[str, Any]) -> list[Chart]:
         trace = go.Scatter(name=spaced(matching), x=values, y=list(mine), customdata=n, hovertemplate=hover)
         traces.append(trace.update(mode="markers", marker=style["marker"]))
     height = 120 + 25 * len(named)
-    figure = chart_figure(traces, "Spearman's rank correlation with the accuracy of stitches", "", height=height)
+    figure = chart_figure(traces, "rank correlation", "", height=height)
     figure.update_xaxes(range=[-1.05, 1.05], showgrid=True)
     order = list(named.values())
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=order, range=[len(order) - 0.5, -0.5])
