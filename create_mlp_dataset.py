@@ -7,8 +7,7 @@
 chairs are procedural and fitted with small SIRENs; meshes (.obj .ply .off .glb .gltf .stl) and deepsdf with the paper's. Writes
 runs/<dataset>/shapes/ (samples of the signed distance, true meshes), runs/<dataset>/nets/siren-adam/*.safetensors, the lists
 models/input_lists/<dataset>/mlps/{train,test}.txt, and runs/<dataset>/mlps/create_mlp_dataset.json: how close each fit is.
-SIRENs are fitted side by side, each from its own initialization and on its own points. Run it again to resume: a shape on
-disk is not fitted again."""
+SIRENs are fitted side by side, each from its own initialization and on its own points. Run it again to resume."""
 
 from training.command_line import run_script
 

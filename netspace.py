@@ -1,8 +1,6 @@
 """NetSpace as a library: nets to embeddings, and embeddings to nets that behave like them.
 
-    from netspace import NetSpace
-
-    space = NetSpace.load("runs/photos/single")
+    space = netspace.NetSpace.load("runs/photos/single")
     e = space.encode(net)  # an nn.Module, a state dict or a file, or a list of them
     net = space.decode(e)  # an nn.Module, ready to use
 

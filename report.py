@@ -5,9 +5,8 @@
     python report.py cifar10 --dataset FOLDER
 
 The page has the numbers beside the paper's, all figures, training curves, PReps of test instances, a slider along gamma and a
-map of all embeddings; of SANE also properties, samples and latents of layers, of stitching also what is alike inside. It names what
-is missing, with the command that makes it. It opens without a network. Needs results of any other script. Writes
-runs/<dataset>/report.html."""
+map of all embeddings; of SANE also properties, samples and latents of layers, of stitching what is alike inside. It names what is
+missing, and the command for it, and opens without a network. Needs results of any other script. Writes runs/<dataset>/report.html."""
 
 from training.command_line import run_script
 

@@ -30,10 +30,10 @@ from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import architectures_by_class_id
 from training.constants import Count, Flat, Fraction, Optim, Positive, Seed, Start, Views
 from training.distributed import rank_slice
-from training.graphs import Graphed
+from training.graphs import Graphs
 from training.losses import Teacher, boundary_pairs, class_id_losses, interpolate_boundaries, teacher_losses
 from training.run import Run, run_constants
-from training.runtime import MixedPrecision, mixed_precision, pick_device
+from training.runtime import mixed_precision, pick_device
 from training.views import add_noise, start_at_instances
 
 
@@ -90,7 +90,7 @@ def main(config: Config) -> None:
     run = Run.of(folder, run_constants(config, **data), space.about, model, config.optim, highest_is_best=True)
     precision = mixed_precision(device, config.optim.precision)
     teacher = Teacher(teacher_net, images.train, precision)
-    graphs = Graphs(space, precision)
+    graphs = Graphs(model, nets, precision)
     # Validated beside each instance: those between the i-th of the lowest and the i-th of the highest ClassId.
     val_pairs = list(zip(val.indices_of(0), val.indices_of(last)))
 
@@ -112,21 +112,6 @@ def main(config: Config) -> None:
             run.save(score, val_accuracy=score)
     best = f"mean accuracy of predicted instances on validation is {run.best_score:.2f} %"
     print(f"{run.step} steps: {best}; best.pt in {folder}")
-
-
-class Graphs:
-    """A space's parts, which are replayed as CUDA graphs on a GPU: what is between them differs from step to step."""
-
-    def __init__(self, space: Space, precision: MixedPrecision):
-        model, self.nets = space.model, space.nets
-        self.encode = Graphed(model.encode, model.encoder, precision)
-        self.decode = Graphed(model.decode, model.decoder, precision)
-        self.classify = Graphed(model.classifier, model.classifier, precision)
-        self.instances = {net.name: Graphed(net.run, None, precision, tuned=False) for net in self.nets}
-
-    def run(self, rows: Tensor, class_ids: list[int], x: Tensor) -> Tensor:
-        """Return logits (M, B, classes) of instances of several architectures."""
-        return self.nets.run(rows, class_ids, x, lambda net, rows, x: self.instances[net.name](rows, x))
 
 
 def step_losses(

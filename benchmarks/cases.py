@@ -13,17 +13,15 @@ from torch import Tensor
 from benchmarks import plain
 from data.images import Images, make_images
 from evaluation.metrics import accuracy
-from evaluation.spaces import Space
 from models.instances import TargetNet, TargetNets
 from models.matching import Moments, sum_activations
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.stitching import StitchedNets, Transform
 from models.target_nets import architectures_by_class_id, get_architecture, siren
 from models.token_autoencoder import TokenAutoencoder, TokenSizes
-from train_multi_arch import Graphs
 from training.constants import TokenViews
 from training.ensembles import Ensemble, squared_errors
-from training.graphs import Graphed
+from training.graphs import Graphed, Graphs
 from training.losses import (
     boundary_pairs,
     class_id_losses,
@@ -117,7 +115,7 @@ def multi_step(plainly: bool, device: torch.device, batch: int = 128) -> Step:
         return plain.multi_loss(model, nets, (teacher, teacher_row[0]), rows, class_ids, x, labels, 4.0, 0.9)
 
     mixed = mixed_precision(device, None)
-    graphs = Graphs(Space(model, nets, {}, {}), mixed)
+    graphs = Graphs(model, nets, mixed)
 
     def loss() -> Tensor:
         with torch.no_grad(), mixed:

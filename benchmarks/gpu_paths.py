@@ -15,13 +15,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.cases import CIFAR10, PHOTOS
-from evaluation.spaces import Space
 from models.instances import TargetNet, TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import architectures_by_class_id, get_architecture, siren
-from train_multi_arch import Graphs
 from training.ensembles import Ensemble, cross_entropies, squared_errors
-from training.graphs import Graphed
+from training.graphs import Graphed, Graphs
 from training.losses import distillation_losses, sdf_losses, teacher_losses
 from training.runtime import Precision, mixed_precision
 
@@ -92,7 +90,7 @@ def several(device: torch.device, dtype: torch.dtype, precision: Precision) -> F
     model = started(SMALL, rows[-1], len(nets)).to(device, dtype)
     x, teacher, labels = torch.randn(16, *PHOTOS), torch.randn(16, 10), torch.randint(10, (16,))
     rows, x, teacher = (each.to(device, dtype) for each in (rows, x, teacher))
-    run = Graphs(Space(model, nets, {}, {}), mixed_precision(device, precision))
+    run = Graphs(model, nets, mixed_precision(device, precision))
     embeddings = run.encode(rows)
     logits = run.run(run.decode(embeddings), class_ids, x)
     loss = teacher_losses(logits, teacher, labels.to(device), 2.0, 0.9).sum()

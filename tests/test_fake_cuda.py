@@ -27,7 +27,7 @@ from models.target_nets import architectures_by_class_id
 from models.token_autoencoder import TokenAutoencoder, TokenSizes
 from training.constants import Search, TokenViews, Views
 from training.ensembles import Ensemble, cross_entropies, squared_errors
-from training.graphs import Graphed, without_graphs
+from training.graphs import Graphed, Graphs, without_graphs
 from training.latent_search import LatentSearch
 from training.losses import OBJECTIVES, Given, Teacher, parameter_scales, sdf_losses
 from training.runtime import mixed_precision
@@ -172,7 +172,7 @@ def test_step_of_several_architectures(reads, padding):
     batches = Batches(images.train, [(0,)], 8)
     x, labels = batches.shared(3)
     rows = add_noise(some_rows(nets, 2), space.model.width, Views(prep_noise=0.3), 0, 3)
-    config, graphs = train_multi_arch.PRESETS["photos"], train_multi_arch.Graphs(space, precision)
+    config, graphs = train_multi_arch.PRESETS["photos"], Graphs(space.model, space.nets, precision)
     logits = teacher.logits(batches, 3, x)
     loss, terms = train_multi_arch.step_losses(config, graphs, rows, (0, len(nets) - 1), x, labels, logits)
     assert loss.device == CUDA and loss.requires_grad and {each.device for each in terms.values()} == {CUDA}

@@ -13,12 +13,12 @@ import train_multi_arch
 from data.images import Batches
 from data.nets import NetsDataset
 from data.photos import load_photos
-from evaluation.spaces import Space
 from models.instances import TargetNet, TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.rows import Layout, reordering
 from models.target_nets import ARCHITECTURES, architectures_by_class_id
 from tests.conftest import instances_in_float64
+from training.graphs import Graphs
 from training.losses import (
     OBJECTIVES,
     Given,
@@ -226,7 +226,7 @@ def test_the_losses_of_a_step_are_the_sums_of_eq_5_6_and_11_one_instance_at_a_ti
     kd, class_id, right = (sum(values) for values in zip(*each))
     for net in nets:
         net.fused.double()
-    graphs = train_multi_arch.Graphs(Space(model, nets, {}, {}), mixed_precision(torch.device("cpu"), None))
+    graphs = Graphs(model, nets, mixed_precision(torch.device("cpu"), None))
     loss, terms = train_multi_arch.step_losses(config, graphs, rows, tuple(class_ids), x, labels, teacher)
     assert loss.item() == pytest.approx(kd + class_id)
     assert terms["kd_loss"].item() == pytest.approx(kd) and terms["class_id_loss"].item() == pytest.approx(class_id)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from models.instances import TargetNets
+from models.prep_autoencoder import PrepAutoencoder
 from training.runtime import MixedPrecision
 
 RECORDS = True  # whether graphs are recorded
@@ -87,3 +89,18 @@ class _Module(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.function(*inputs)
+
+
+class Graphs:
+    """The parts of NetSpace on several architectures, each replayed as CUDA graphs: what is between them differs by step."""
+
+    def __init__(self, model: PrepAutoencoder, nets: TargetNets, precision: MixedPrecision):
+        self.nets = nets
+        self.encode = Graphed(model.encode, model.encoder, precision)
+        self.decode = Graphed(model.decode, model.decoder, precision)
+        self.classify = Graphed(model.classifier, model.classifier, precision)
+        self.instances = {net.name: Graphed(net.run, None, precision, tuned=False) for net in self.nets}
+
+    def run(self, rows: Tensor, class_ids: list[int], x: Tensor) -> Tensor:
+        """Return logits (M, B, classes) of instances of several architectures."""
+        return self.nets.run(rows, class_ids, x, lambda net, rows, x: self.instances[net.name](rows, x))
