@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-multi demo-sane demo-stitch demo-3d cifar10-small test test-all test-long lint clean-demo
+.PHONY: help demo demo-multi demo-sane demo-stitch demo-across demo-3d demo-unseen cifar10-small test test-all test-long lint clean-demo
 
 help: ## lists these targets
 	@echo "Targets that run Python first make the virtual environment $(VENV) if it is missing. Times are on 2 CPU cores."
@@ -26,11 +26,18 @@ demo-stitch: $(VENV)/installed ## stitches pairs of strong nets, compares nets i
 	OMP_NUM_THREADS=1 $(MAKE) --jobs 2 photos-stitches photos-inside
 	$(RUN) report.py photos
 
+# Both ranks of a zoo run side by side; the first waits for the other.
+demo-across: $(VENV)/installed ## trains NetSpace and SANE alike on the same nets, with ablations and three seeds: 60 minutes
+	OMP_NUM_THREADS=1 $(MAKE) --jobs 2 photos-large-0 photos-large-1 photos-zoo-0 photos-zoo-1 \
+		photos-sizes-0 photos-sizes-1 photos-sizes-2 photos-ablations-0 photos-ablations-1 photos-ablations-2
+	$(RUN) compare_systems.py
+	$(RUN) report.py photos
+
 # Parts of the demos. A part that runs again resumes, or ends at once if it is done.
-.PHONY: photos-nets-0 photos-nets-1 photos-instances photos-single photos-stitches photos-inside photos-single-search photos-multi photos-missing photos-zoo-0 photos-zoo-1 photos-zoo-space photos-sane photos-properties photos-samples
+.PHONY: photos-nets-0 photos-nets-1 photos-instances photos-single photos-stitches photos-inside photos-single-search photos-multi photos-missing photos-zoo-0 photos-zoo-1 photos-zoo-space photos-sane photos-properties photos-samples photos-large-0 photos-large-1 photos-table-0 photos-table-1 photos-table-2 photos-ablations-0 photos-ablations-1 photos-ablations-2 photos-sizes-0 photos-sizes-1 photos-sizes-2 unseen-fits-0 unseen-fits-1
 
 # Their progress bars are below those of the part that runs beside them.
-photos-nets-0 photos-multi photos-zoo-0 photos-zoo-space photos-properties photos-stitches: export TQDM_POSITION = 1
+photos-nets-0 photos-multi photos-zoo-0 photos-zoo-space photos-properties photos-stitches photos-large-0 photos-table-0 photos-table-2 photos-ablations-0 photos-ablations-2 photos-sizes-1: export TQDM_POSITION = 1
 
 photos-nets-0 photos-nets-1: photos-nets-%: $(VENV)/installed
 	RANK=$* WORLD_SIZE=2 $(RUN) create_nets_dataset_multi.py
@@ -70,6 +77,18 @@ photos-missing: photos-nets-0 photos-nets-1
 photos-zoo-0 photos-zoo-1: photos-zoo-%: $(VENV)/installed
 	RANK=$* WORLD_SIZE=2 $(RUN) create_nets_dataset_zoo.py photos --side-by-side 66
 
+photos-large-0 photos-large-1: photos-large-%: $(VENV)/installed
+	RANK=$* WORLD_SIZE=2 $(RUN) create_nets_dataset_zoo.py photos --name zoo-large --num-nets 440 --side-by-side 110
+
+photos-table-0 photos-table-1 photos-table-2: photos-table-%: photos-zoo-0 photos-zoo-1
+	$(RUN) compare_systems.py photos --only table --seeds $*
+
+photos-ablations-0 photos-ablations-1 photos-ablations-2: photos-ablations-%: photos-table-%
+	$(RUN) compare_systems.py photos --only ablations symmetry --seeds $*
+
+photos-sizes-0 photos-sizes-1 photos-sizes-2: photos-sizes-%: photos-large-0 photos-large-1
+	$(RUN) compare_systems.py photos --only sizes --seeds $*
+
 photos-zoo-space: photos-zoo-0 photos-zoo-1
 	$(RUN) train_single_arch.py photos --instances zoo
 
@@ -87,6 +106,19 @@ demo-3d: $(VENV)/installed ## fits SIRENs to 64 chairs, trains their NetSpace, a
 	$(RUN) train_mlps.py
 	$(RUN) interpolate_mlps.py
 	$(RUN) report.py chairs
+
+# Both ranks of the fits run side by side; the first waits for the other.
+demo-unseen: $(VENV)/installed ## fits SIRENs to 1,280 chairs, and embeds those that were never seen: 25 minutes
+	OMP_NUM_THREADS=1 $(MAKE) --jobs 2 unseen-fits-0 unseen-fits-1
+	$(RUN) train_mlps.py chairs-unseen
+	$(RUN) interpolate_mlps.py chairs-unseen
+	$(RUN) interpolate_mlps.py chairs-unseen --split test
+	$(RUN) retrieve_mlps.py chairs-unseen
+	$(RUN) report.py chairs-unseen
+
+unseen-fits-0: export TQDM_POSITION = 1
+unseen-fits-0 unseen-fits-1: unseen-fits-%: $(VENV)/installed
+	RANK=$* WORLD_SIZE=2 $(RUN) create_mlp_dataset.py chairs-unseen
 
 # CIFAR-10 at a hundredth of the paper's cost (docs/results.md): 44 ResNet8 of 20 to 900 steps, 1,250 steps of NetSpace.
 SMALL := cifar10 --runs-dir runs/small --lists-dir runs/small/input_lists
@@ -121,8 +153,8 @@ lint: $(VENV)/installed ## checks style and type hints
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-clean-demo: ## removes the results of the demos: runs/photos, runs/chairs and their input lists
-	rm -rf runs/photos models/input_lists/photos runs/chairs models/input_lists/chairs
+clean-demo: ## removes the results of the demos: runs/photos, runs/chairs, runs/chairs-unseen and their input lists
+	rm -rf $(foreach name,photos chairs chairs-unseen,runs/$(name) models/input_lists/$(name))
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; type: make PYTHON=python3.12 ...")'

@@ -4,9 +4,9 @@
     python create_nets_dataset_zoo.py cifar10
     python create_nets_dataset_zoo.py photos --architectures all  # four
 
-Writes one folder, runs/<dataset>/nets/zoo-<architectures>: stacked states, facts.csv, zoo.json and a data set card (README.md).
-`data.zoos.load_zoo` opens it. Facts of every checkpoint: net, step, train, val and test accuracy, generalization gap, recall
-of every class. Nets train side by side, each from its own initialization. Run it again to resume."""
+Writes one folder, runs/<dataset>/nets/zoo-<architectures> or --name: stacked states, facts.csv, zoo.json and a data set card
+(README.md). `data.zoos.load_zoo` opens it. Facts of every checkpoint: net, step, accuracies, generalization gap, recall of every class.
+Nets train side by side, each from its own initialization. Run it again to resume."""
 
 from training.command_line import run_script
 
@@ -41,6 +41,7 @@ from training.zoo import Plan, Zoo
 class Config:
     dataset: str  # the preset's, or a folder with train/CLASS/IMAGE and test/CLASS/IMAGE
     architectures: str = "resnet8"  # a name in models/target_nets, or all: those with a ClassId
+    name: str | None = None  # the folder in runs/<dataset>/nets; by default zoo-<architectures>
     num_nets: Count = 132  # of each architecture
     num_checkpoints: AtLeast2 = 8  # of each net, geometric in steps
     first_step: Count = 15  # of the first checkpoint
@@ -74,7 +75,7 @@ def main(config: Config) -> None:
     images = load_images(config.dataset, config.folders.data_dir, device)
     every = config.architectures == "all"
     chosen = architectures_by_class_id() if every else [get_architecture(config.architectures)]
-    folder = config.folders.nets(config.dataset, f"zoo-{config.architectures}")
+    folder = config.folders.zoo(config.dataset, config.name or f"zoo-{config.architectures}")
     zoo, plans, precision = Zoo(config), {}, mixed_precision(device, config.sides.precision)
     for architecture in chosen:
         facts = {name: getattr(config, name) for name in ("image_batch", "learning_rate", "seed")}

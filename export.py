@@ -39,7 +39,7 @@ class Config:
 
 
 PRESETS = {name: Config(name) for name in IMAGE_SETS}
-PRESETS |= {"chairs": Config("chairs", "mlps")}
+PRESETS |= {name: Config(name, "mlps") for name in ("chairs", "chairs-unseen")}
 PRESETS |= {name: Config(f"data/{name}", "mlps") for name in ("meshes", "deepsdf")}
 
 

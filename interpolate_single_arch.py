@@ -12,16 +12,14 @@ from training.command_line import run_script
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from data.folders import IMAGE_SETS
-from data.images import Images
-from data.nets import NetsDataset
 from data.texts import write_json
-from evaluation.metrics import accuracy, accuracy_of, correlation, interpolate
+from evaluation.lines import over_pairs, pairs_of_ends
+from evaluation.metrics import accuracy, accuracy_of, interpolate
 from evaluation.plots import plot_interpolation, save_figure
-from evaluation.spaces import SingleConfig, Space, load_experiment
+from evaluation.spaces import SingleConfig, load_experiment
 from training.constants import AtLeast2
 from training.runtime import provenance
 
@@ -44,8 +42,7 @@ def main(config: Config) -> dict[str, Any]:
     weights = accuracy(test.nets[0], interpolate(test.rows[weakest], test.rows[strongest], gamma), images.test)
     results = {"gamma": gamma.tolist(), "latent_accuracy": latent.tolist(), "weight_accuracy": weights.tolist()}
     ends = {"from": test.paths[weakest].as_posix(), "to": test.paths[strongest].as_posix()}
-    third = max(1, len(test) // 3)
-    pairs = [(i, j) for i in ranked[:third] for j in ranked[-third:] if i != j] or [(weakest, strongest)]
+    pairs = pairs_of_ends(ranked, max(1, len(test) // 3))
     all_pairs = over_pairs(space, test, images.test, embeddings, pairs, gamma)
     results_all = {**results, **ends, "all_pairs": all_pairs, **provenance(config)}
     write_json(config.run_dir / "interpolate_single_arch.json", results_all)
@@ -62,39 +59,6 @@ def main(config: Config) -> dict[str, Any]:
         )
     print(f"{png}, {pdf}")
     return results
-
-
-def over_pairs(
-    space: Space,
-    test: NetsDataset,
-    images: Images,
-    embeddings: torch.Tensor,
-    pairs: list[tuple[int, int]],
-    gamma: torch.Tensor,
-) -> dict[str, Any]:
-    """Measure the lines between pairs of instances: rank correlation of accuracy with gamma, mean and standard deviation.
-
-    Also the points of accuracy that the decoded end is below the stronger instance, and how far latent lines are above lines of
-    averaged weights.
-    """
-    starts, ends = ([pair[i] for pair in pairs] for i in (0, 1))
-    latent = space.decode(interpolate(embeddings[starts], embeddings[ends], gamma).flatten(0, 1))
-    weights = interpolate(test.rows[starts], test.rows[ends], gamma).flatten(0, 1)
-    latent, weights = (
-        accuracy(test.nets[0], rows, images).view(len(pairs), len(gamma)).numpy() for rows in (latent, weights)
-    )
-    target = accuracy_of(test, images).numpy()[ends]
-    ranks = [correlation(gamma.tolist(), line.tolist(), ranks=True) for line in latent]
-    defined = [rank for rank in ranks if rank is not None]
-    return {
-        "pairs": len(pairs),
-        "rank_correlation_mean": float(np.mean(defined)) if defined else None,
-        "rank_correlation_std": float(np.std(defined)) if defined else None,
-        "end_below_strongest_mean": float((target - latent[:, -1]).mean()),
-        "latent_above_weights_mean": float((latent - weights).mean()),
-        "latent_accuracy_mean": latent.mean(0).tolist(),
-        "weight_accuracy_mean": weights.mean(0).tolist(),
-    }
 
 
 if __name__ == "__main__":

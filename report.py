@@ -5,8 +5,9 @@
     python report.py cifar10 --dataset FOLDER
 
 The page has the numbers beside the paper's, all figures, training curves, PReps of test instances, a slider along gamma and a
-map of all embeddings; of SANE also properties, samples and latents of layers, of stitching what is alike inside. It names what is
-missing, and the command for it, and opens without a network. Needs results of any other script. Writes runs/<dataset>/report.html."""
+map of all embeddings; of SANE also properties, samples and latents of layers, of stitching what is alike inside, and both systems
+beside each other. It names what is missing, and the command for it, and opens without a network. Needs results of any other script.
+Writes runs/<dataset>/report.html."""
 
 from training.command_line import run_script
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data.folders import Folders, dataset_name
+from evaluation.report.across_panels import across_groups
 from evaluation.report.embedded import embed_images, embed_sirens
 from evaluation.report.page import (
     Panels,
@@ -35,8 +37,9 @@ from models.errors import InputError, brief
 from training.checkpoints import load_checkpoint
 from training.constants import AtLeast2, Count, Flat
 
-SettingName = Literal["single", "multi", "missing", "zoo", "sane", "stitching", "mlps"]
-OF_IMAGES: tuple[SettingName, ...] = ("single", "multi", "missing", "zoo", "sane", "stitching")
+SettingName = Literal["single", "multi", "missing", "zoo", "sane", "stitching", "across", "mlps"]
+OF_IMAGES: tuple[SettingName, ...] = ("single", "multi", "missing", "zoo", "sane", "stitching", "across")
+WITHOUT_SANE: tuple[SettingName, ...] = ("single", "multi", "missing", "zoo", "stitching")
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,10 @@ class Config:
     folders: Flat[Folders] = field(default_factory=Folders)
 
 
-PRESETS = {
-    "photos": Config("photos"),
-    "cifar10": Config("cifar10"),
-    "cifar100": Config("cifar100", ("single", "multi", "missing", "zoo", "stitching")),
-    "mnist": Config("mnist", ("single", "multi", "missing", "zoo", "stitching")),
-    "tiny-imagenet-200": Config("tiny-imagenet-200", ("single", "multi", "missing", "zoo", "stitching")),
-    "chairs": Config("chairs", ("mlps",)),
-    "meshes": Config("data/meshes", ("mlps",)),
-    "deepsdf": Config("data/deepsdf", ("mlps",)),
-}
+PRESETS = {name: Config(name) for name in ("photos", "cifar10")}
+PRESETS |= {name: Config(name, WITHOUT_SANE) for name in ("cifar100", "mnist", "tiny-imagenet-200")}
+PRESETS |= {name: Config(name, ("mlps",)) for name in ("chairs", "chairs-unseen")}
+PRESETS |= {name: Config(f"data/{name}", ("mlps",)) for name in ("meshes", "deepsdf")}
 
 
 def main(config: Config) -> Path:
@@ -98,9 +95,9 @@ def section_of(config: Config, name: str, run_dir: Path) -> Section:
     numbers = tables(dataset_name(config.dataset), run_dir, parts)
     missing = [(part.title, commands(config, part.commands)) for part in setting.parts if part not in parts]
     made = {f"{part.name}.json": results for part, results in parts.items()}
-    panels = Panels(groups=[*result_groups(made), *stitching_groups(made)])
+    panels = Panels(groups=[*result_groups(made), *stitching_groups(made), *across_groups(made)])
     try:
-        if name != "stitching":  # which has no space of its own
+        if name not in ("stitching", "across"):  # which have no space of their own
             checkpoint = checkpoint_of(made, run_dir)
             saved = load_checkpoint(checkpoint, commands(config, setting.training)[-1])
             constants = saved.get("constants")  # the original release's checkpoints have none

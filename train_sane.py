@@ -14,25 +14,21 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from data.files import fingerprint
 from data.folders import Folders
 from data.images import Batches
 from data.load import load_images
-from data.nets import meta_batch
 from data.zoo_folders import read_about
 from data.zoos import load_splits, strongest
 from evaluation.metrics import accuracy, r_squared
 from evaluation.spaces import Space
-from models.instances import TargetNet
-from models.token_autoencoder import TokenAutoencoder, TokenSizes, TokenTransformer
-from training.constants import Count, Flat, Fraction, NonNegative, Optim, Positive, Seed, TokenViews
-from training.distributed import rank_slice
-from training.losses import contrastive_losses, logit_losses, reconstruction_losses
+from models.token_autoencoder import TokenAutoencoder, TokenSizes
+from training.autoencoders import BehaviourLoss, Structure, TokenObjective
+from training.constants import Count, Flat, Fraction, NonNegative, Optim, Positive, Seed, TokenStart, TokenViews
 from training.run import Run, run_constants
-from training.runtime import mixed_precision, pick_device
-from training.views import Windows, draw_windows
+from training.runtime import pick_device
+from training.views import start_tokens
 
 
 @dataclass(frozen=True)
@@ -40,14 +36,17 @@ class Config:
     dataset: str  # the preset's, or the folder that the zoo was made with
     sizes: TokenSizes = field(default_factory=TokenSizes)
     optim: Flat[Optim] = field(default_factory=Optim)
+    start: Flat[TokenStart] = field(default_factory=TokenStart)
     views: Flat[TokenViews] = field(default_factory=TokenViews)
     architecture: str = "resnet8"  # of the nets
     zoo: str = "zoo-resnet8"  # the folder in runs/<dataset>/nets
     windows: Count = 16  # B, windows in a step, each of another instance, in two views
     contrast: Fraction = 0.05  # g, weight of the contrastive loss against the others
     behaviour: Fraction = 0.9  # 1 - beta, weight of the behaviour of whole decoded nets against reconstruction
-    linear_start: Literal["paper", "components"] = "components"  # N(0, 0.02), or the tokens' principal components
-    meta_batch: Count = 4  # M, whole nets in a step, for behaviour
+    behaviour_loss: BehaviourLoss = "logits"  # their squared difference, or eq. 1 of NetSpace
+    structure: Structure = "windows"  # what is reconstructed: windows, in two views that are contrasted, or whole nets
+    decoded: Literal["nets", "windows"] = "nets"  # what behaves: whole decoded nets, or targets with one decoded window
+    meta_batch: Count = 4  # M, whole nets in a step
     image_batch: Count = 64  # images shown to them
     recon: Literal["parameters", "grid"] = "parameters"  # what the error is divided by; the reference's is the grid
     contrast_temperature: Positive = 0.1  # of NT-Xent
@@ -83,30 +82,19 @@ def main(config: Config) -> None:
     data = {"instances": fingerprint(train.rows, val.rows)} | ({"images": images.fingerprint} if images else {})
 
     model = TokenAutoencoder(config.sizes, net.layout, net.hidden_channels())
-    rows = model.fit(train.rows.cpu(), train.rows[strongest(train)].cpu())
-    if config.linear_start == "components":
-        model.transformer.start_at(model.standardized(rows))
+    rows = start_tokens(model, config.start, train.rows, strongest(train))
     rows, val_rows = rows.to(device), model.to(device).aligned(val.rows)
     about = {"architectures": [net.name], **for_images}
     space = Space(model, train.nets, about, {})
     run_dir = config.folders.run(config.dataset, "sane")
     optim, started = config.optim, config.optim.start(model, config.weight_decay)
     run = Run(run_dir, run_constants(config, **data), about, model, *started, optim.validate_every, optim.clip_norm)
-    precision = mixed_precision(device, optim.precision)
     batches = Batches(images.train, [(seed,)], config.image_batch) if images else None
-    weights = loss_weights(config)
+    objective = TokenObjective(config, model, net, rows, batches)
 
     for step in run.steps(optim.num_steps):
-        chosen = meta_batch(len(train), config.windows, seed, step)
-        seen = draw_windows(model, rows[chosen], config.views, seed, step).part(rank_slice())
-        with precision:
-            terms = window_terms(model.transformer, seen, config)
-            if batches:
-                x, _ = batches.shared(step)
-                whole = rows[meta_batch(len(train), config.meta_batch, seed + 1, step)][rank_slice()]
-                terms["behaviour"] = behaviour_term(model, net, whole, x) / config.meta_batch
-            loss = sum(weights[name] * term for name, term in terms.items())
-        run.descend(loss, [train.paths[i] for i in chosen], **terms)
+        found = objective.at(step)  # of windows, and of whole nets
+        run.descend(found.loss, [train.paths[i] for i in found.chosen], **found.terms)
         if run.validates():
             predicted = space.predict(val_rows)
             fit = r_squared(model.standardized(predicted), model.standardized(val_rows), model.mask)
@@ -116,31 +104,6 @@ def main(config: Config) -> None:
                 scalars["val_accuracy_error"] = score = error.abs().mean().item()  # points
             run.save(score, **scalars)
     print(f"{run.step} steps: on validation, the best score is {run.best_score:.3f}; best.pt in {run_dir}")
-
-
-def loss_weights(config: Config) -> dict[str, float]:
-    """Return the weights of the terms of the loss: g L_c + (1 - g) ((1 - b) L_rec + b L_B)."""
-    others, b = 1 - config.contrast, config.behaviour
-    return {"contrast": config.contrast, "reconstruction": others * (1 - b), "behaviour": others * b}
-
-
-def window_terms(model: TokenTransformer, seen: Windows, config: Config) -> dict[str, Tensor]:
-    """Return this rank's part of the mean losses of windows. Windows of other ranks are not contrasted with its own."""
-    views = 2 * config.windows
-    latents = model.encode(seen.shown, seen.positions)
-    decoded = model.decode(latents, seen.positions)
-    structure = reconstruction_losses(decoded, seen.target, seen.mask, config.recon).sum() / views
-    contrast = contrastive_losses(model.project(latents), config.contrast_temperature).sum() / views
-    return {"reconstruction": structure, "contrast": contrast}
-
-
-def behaviour_term(model: TokenAutoencoder, net: TargetNet, rows: Tensor, x: Tensor) -> Tensor:
-    """Return the sum of the squared differences of logits of whole decoded nets and of their targets, rows (M, P)."""
-    if not len(rows):
-        return rows.new_zeros(())
-    with torch.no_grad():
-        target = net.run(rows, x)
-    return logit_losses(net.run(model.decode(model.encode_aligned(rows)), x), target).sum()
 
 
 if __name__ == "__main__":

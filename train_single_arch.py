@@ -15,27 +15,25 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
 from tyro.extras import literal_type_from_choices
 
 from data.files import fingerprint
 from data.folders import Folders
 from data.images import Batches
 from data.load import load_images
-from data.nets import load_nets, meta_batch
+from data.nets import load_nets
 from data.zoos import load_splits
 from evaluation.metrics import accuracy
 from evaluation.spaces import Space, about_images
 from models.instances import TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import get_architecture
+from training.autoencoders import PrepObjective
 from training.constants import Count, Flat, Optim, Positive, Seed, Start, Views
-from training.distributed import rank_slice
-from training.graphs import Graphed
-from training.losses import OBJECTIVE_FOLDERS, OBJECTIVES, Given, parameter_scales, weight_losses
+from training.losses import OBJECTIVE_FOLDERS, OBJECTIVES, weight_losses
 from training.run import Run, run_constants
-from training.runtime import mixed_precision, pick_device
-from training.views import add_noise, reorder, start_at_instances
+from training.runtime import pick_device
+from training.views import start_at_instances
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,6 @@ def main(config: Config) -> None:
         train, val, _ = load_splits(zoo, config.architecture, device).values()
     else:
         train, val = (load_nets(config.folders, images, "single", split, nets) for split in ("train", "val"))
-    scales = parameter_scales(net.layout, train.rows)
 
     model = PrepAutoencoder(config.sizes)
     start_at_instances(model, config.start, train.rows, accuracy(net, train.rows, images.val))
@@ -94,23 +91,15 @@ def main(config: Config) -> None:
     data = {"instances": fingerprint(train.rows, val.rows), "images": images.fingerprint}
     run = Run.of(folder, run_constants(config, **data), space.about, model, config.optim)
     val_accuracy = accuracy(net, val.rows, images.val)
-    precision, objective = mixed_precision(device, config.optim.precision), OBJECTIVES[config.objective]
+    objective = PrepObjective(config, model, net, train.rows, batches)
 
-    def loss_of(shown: Tensor, rows: Tensor, x: Tensor) -> Tensor:
-        return objective(model(shown), rows, Given(net, x, config.temperature, scales)).sum() / config.meta_batch
-
-    graphed = Graphed(loss_of, model, precision)
     for step in run.steps(config.optim.num_steps):
-        x, _ = batches.shared(step)  # (B, C, S, S)
-        targets = train[meta_batch(len(train), config.meta_batch, seed, step)]
-        rows = reorder(targets.rows, net, config.views, seed, step)  # (M, P)
-        shown = add_noise(rows, model.width, config.views, seed, step)
-        rows, shown = rows[rank_slice()], shown[rank_slice()]
-        run.descend(graphed(shown, rows, x) if len(rows) else None, targets.paths)
+        found = objective.at(step)  # of M targets, as they are shown at this step
+        run.descend(found.loss, [train.paths[i] for i in found.chosen])
         if run.validates():
             predicted = space.predict(val.rows)
             error = (accuracy(net, predicted, images.val) - val_accuracy).abs().mean().item()  # points
-            weight_error = weight_losses(predicted, val.rows, scales).mean().item()
+            weight_error = weight_losses(predicted, val.rows, objective.scales).mean().item()
             run.save(error, val_accuracy_error=error, val_weight_error=weight_error)
     best = f"mean |target - predicted accuracy| is {run.best_score:.2f} points"
     print(f"{run.step} steps: on validation, {best}; best.pt in {folder}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from models.errors import InputError
 
 IMAGE_SETS = ("photos", "cifar10", "cifar100", "mnist", "tiny-imagenet-200")  # those that have a preset in every script
-KNOWN = (*IMAGE_SETS, "chairs")
+KNOWN = (*IMAGE_SETS, "chairs", "chairs-unseen")
 LONGEST_NAME = 255  # bytes of a file's name
 
 
@@ -89,6 +89,15 @@ class Folders:
     def nets(self, dataset: str, collection: str) -> Path:
         """Return the folder of a collection of instance files."""
         return self.runs_dir / dataset_name(dataset) / "nets" / collection
+
+    def zoo(self, dataset: str, name: str) -> Path:
+        """Return the folder of a zoo. Raise InputError for a name that is a path, or that a list cannot hold."""
+        if Path(name).name != name or name == "..":
+            raise InputError(
+                f"'{name}' is no name of a zoo: give one as in zoo-large, its folder is in runs/<dataset>/nets"
+            )
+        check_path_name(name)
+        return self.nets(dataset, name)
 
     def input_list(self, dataset: str, setting: str, split: str) -> Path:
         """Return the path of an input list."""

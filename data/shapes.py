@@ -64,14 +64,25 @@ def find_samples(folder: Path, num_shapes: int) -> list[Path]:
     return usable
 
 
-def split_shapes(shapes: list[Path], num_test: int, seed: int) -> tuple[list[Path], list[Path]]:
-    """Split shapes into those that NetSpace is trained on and `num_test` held-out ones. Raise InputError if none is left."""
-    if len(shapes) <= num_test:
+def split_shapes(shapes: list[Path], num_test: int, seed: int, num_val: int = 0) -> dict[str, list[Path]]:
+    """Split shapes into those that NetSpace is trained on, `train`, and held-out ones, `test` and, if there are any, `val`.
+
+    Raise InputError if none is left to train on.
+    """
+    if len(shapes) <= num_test + num_val:
+        held_out = f"--num-test {num_test}" + (f" and --num-val {num_val}" if num_val else "")
         raise InputError(
-            f"there are {len(shapes)} shapes, and --num-test {num_test} of them are held out; add shapes, or hold out fewer"
+            f"there are {len(shapes)} shapes, and {held_out} of them are held out; add shapes, or hold out fewer"
         )
     order = stream("held-out shapes", seed).permutation(len(shapes))
-    return [shapes[i] for i in sorted(order[num_test:])], [shapes[i] for i in sorted(order[:num_test])]
+    chosen = {
+        "test": order[:num_test],
+        "val": order[num_test : num_test + num_val],
+        "train": order[num_test + num_val :],
+    }
+    return {
+        split: [shapes[i] for i in sorted(chosen[split])] for split in ("train", "val", "test") if len(chosen[split])
+    }
 
 
 def fit_samples(shape: Path, num_fitted: int, num_measured: int, key: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Zoos: nets in training with several checkpoints each, in one folder (data/zoo_folders.py) that opens in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,9 @@ def fused_rows(folder: Path, nets: TargetNets, states: dict[str, States], facts:
     return rows
 
 
-def split_zoo(nets: NetsDataset, seed: int = SPLIT_SEED) -> dict[str, NetsDataset]:
+def split_zoo(nets: NetsDataset, seed: int = SPLIT_SEED, parts: Mapping[str, float] = PARTS) -> dict[str, NetsDataset]:
     """Split a zoo's instances into train, val and test, 70 / 15 / 15 percent of the nets; no net is in two of them."""
-    return nets.split(PARTS, seed, by="net")
+    return nets.split(dict(parts), seed, by="net")
 
 
 def last_checkpoints(nets: NetsDataset) -> NetsDataset:
@@ -112,11 +112,16 @@ def last_checkpoints(nets: NetsDataset) -> NetsDataset:
     return nets[list(last.values())]
 
 
-def load_splits(folder: Path, architecture: str, device: torch.device | str = "cpu") -> dict[str, NetsDataset]:
+def load_splits(
+    folder: Path,
+    architecture: str,
+    device: torch.device | str = "cpu",
+    seed: int = SPLIT_SEED,
+    parts: Mapping[str, float] = PARTS,
+) -> dict[str, NetsDataset]:
     """Load a zoo's instances of one architecture as train, val and test. Raise InputError if one of them is empty."""
-    splits = {
-        name: each.of_architecture(architecture) for name, each in split_zoo(load_zoo(folder, device).nets).items()
-    }
+    zoo = load_zoo(folder, device).nets
+    splits = {name: each.of_architecture(architecture) for name, each in split_zoo(zoo, seed, parts).items()}
     if not all(map(len, splits.values())):
         numbers = ", ".join(f"{len(each)} {name}" for name, each in splits.items())
         raise InputError(f"{folder} has too few nets of {architecture}: {numbers} instances; make a zoo of at least 6")

@@ -1,6 +1,6 @@
 """Are nets that behave alike also alike inside? Kinds of pairs of nets, and how similar they are at every stitch point."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,7 +145,9 @@ def batches(images: Images) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def measure_kind(net: TargetNet, kind: Kind, images: ImageSet) -> dict[str, Tensor]:
+def measure_kind(
+    net: TargetNet, kind: Kind, images: ImageSet, of_activations: Sequence[str] = OF_ACTIVATIONS
+) -> dict[str, Tensor]:
     """Return what is measured of each pair on test images, float64 on the CPU.
 
     The accuracies of the two nets, their agreement and the stitched accuracies are percentages, (N,) and at L points (L, N):
@@ -158,7 +160,7 @@ def measure_kind(net: TargetNet, kind: Kind, images: ImageSet) -> dict[str, Tens
     front, end = (percentage(each == images.test.labels) for each in classes)
     found = {"agreement": percentage(classes[0] == classes[1]), "front_accuracy": front, "end_accuracy": end}
     wanted = views.wanted(pairs, all_points=False)
-    values = compare(views, len(images.test), IMAGES_AT_ONCE, OF_ACTIVATIONS, wanted)
+    values = compare(views, len(images.test), IMAGES_AT_ONCE, of_activations, wanted)
     for name, each in values.items():
         found[name] = torch.from_numpy(views.blocks(each, pairs)).diagonal(dim1=1, dim2=2).T
     right_at_least_once = end.clamp(min=100 / len(images.test))

@@ -1,19 +1,14 @@
-"""What is measured of instances: accuracy, agreement, closeness, fits to shapes, and of lines between them."""
+"""What is measured of instances: accuracy, agreement, closeness, and of lines between them."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-import trimesh
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from data.images import Images
 from data.nets import NetsDataset
-from evaluation.surfaces import chamfer_distance, level_set
 from models.instances import TargetNet, TargetNets
 
 IMAGES_AT_ONCE, INSTANCES_AT_ONCE = 1000, 33
@@ -137,36 +132,12 @@ def closeness_to(sirens: NetsDataset, predicted: Tensor) -> Tensor:
     return closeness(outputs_at_samples(sirens, predicted), outputs_at_samples(sirens, sirens.rows))
 
 
-@torch.no_grad()
-def measure_fit(
-    net: TargetNet,
-    row: Tensor,
-    samples: Tensor,
-    mesh: Path,
-    resolution: int,
-    chamfer_points: int,
-    key: tuple[int, ...],
-) -> dict[str, float]:
-    """Return how close a SIREN, row (1, P), is to its shape: `closeness` at samples (S, 4), `chamfer` if there is a mesh."""
-    fit = {"closeness": closeness(net.run(row, samples[:, :3])[0], samples[:, 3]).item()}
-    if mesh.is_file():
-        surface = level_set(lambda points: net.run(row, points)[0], resolution, row.device)
-        fit["chamfer"] = chamfer_distance(surface, trimesh.load(mesh), chamfer_points, key)
-    return fit
+def errors_to(sirens: NetsDataset, predicted: Tensor) -> dict[str, Tensor]:
+    """Return how close predicted rows (N, P) are to their targets, at the targets' samples, each (N,).
 
-
-def describe_fits(fits: dict[str, dict[str, float]]) -> str:
-    """Return a line for each kind of distance."""
-    kinds = {"closeness": "fraction of distances within 0.01", "chamfer": "Chamfer distance to the true mesh"}
-    lines = []
-    for kind, what in kinds.items():
-        values = np.array([fit[kind] for fit in fits.values() if kind in fit])
-        if len(values):
-            spread = f"{values.min():.4f} to {values.max():.4f}, n = {len(values)}"
-            lines.append(f"{what}: median {np.median(values):.4f}, {spread}")
-    return "\n".join(lines)
-
-
-def fits_in(facts: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return what `measure_fit` found, by shape, from instance files' facts."""
-    return {each["shape"]: {name: each[name] for name in ("closeness", "chamfer") if name in each} for each in facts}
+    `closeness` is the fraction within 0.01; `relative_error` the mean squared error in units of the variance of all targets'
+    outputs, so that predicting their mean for every point has 1.
+    """
+    found, target = outputs_at_samples(sirens, predicted), outputs_at_samples(sirens, sirens.rows)
+    relative = (found - target).square().mean(1) / target.var(correction=0)
+    return {"closeness": closeness(found, target), "relative_error": relative}

@@ -1,11 +1,14 @@
 """The numbers of each result, by what they are called: of the JSON files of a run folder, as evaluation.results checks them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from evaluation.metrics import correlation, fraction_out_of_order
 
+# Of the cells of compare_systems.json, in the summary
+ACROSS = {"agreement": "same class as the target (%)", "accuracy_error": "error of accuracy (points)"}
 Numbers = dict[str, float | None]  # None where a number is not defined
 # Representations in the summary
 PROBED = ("weight_statistics", "netspace", "sane_mean", "sane_layers", "sane_sequence")
@@ -98,11 +101,26 @@ def shape_fits(results: dict[str, Any]) -> Numbers:
 def shape_closeness(results: dict[str, Any]) -> Numbers:
     """Return the numbers of train_mlps.json."""
     numbers: Numbers = {}
-    for split, what in (("train", "training"), ("test", "held-out")):
-        values = results["closeness"][split]
-        numbers[f"{what} SIRENs"] = len(values)
-        numbers[f"closeness to {what} SIRENs, mean"] = float(np.mean(values))
+    for split, what in (("train", "training"), ("val", "validation"), ("test", "held-out")):
+        if split in results["closeness"]:
+            values = results["closeness"][split]
+            numbers[f"{what} SIRENs"] = len(values)
+            numbers[f"closeness to {what} SIRENs, mean"] = float(np.mean(values))
+        if split in results.get("relative_error", {}):
+            numbers[f"squared error relative to the variance, {what} SIRENs, mean"] = float(
+                np.mean(results["relative_error"][split])
+            )
     return numbers
+
+
+def shape_neighbours(results: dict[str, Any]) -> Numbers:
+    """Return the numbers of retrieve_mlps.json."""
+    kinds = {"embedding": "embedding", "weights": "parameters"}
+    near, found = results["near"], results["among_nearest"]
+    numbers: Numbers = {
+        f"nearest by {what}: among the {near} nearest shapes": found[kind] for kind, what in kinds.items()
+    }
+    return {**numbers, f"any training shape: among the {near} nearest": results["chance"]}
 
 
 def shape_lines(results: dict[str, Any]) -> Numbers:
@@ -175,3 +193,18 @@ def inside(results: dict[str, Any]) -> Numbers:
             at_points = [value for value in found[name]["mean"] if value is not None]
             numbers[f"{spaced(kind)}: {spaced(name)}, mean"] = float(np.mean(at_points)) if at_points else None
     return numbers
+
+
+def across(results: dict[str, Any]) -> Numbers:
+    """Return the numbers of the table's cells in compare_systems.json: means over seeds. Charts have those of all others."""
+    numbers: Numbers = {"seeds": len(results["seeds"])}
+    for row in results["cells"]:
+        for name, what in ACROSS.items():
+            numbers[f"{row['name']}: {what}"] = mean_of(row[name])
+    return numbers
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Return the mean of what is defined, None of nothing."""
+    defined = [each for each in values if each is not None]
+    return float(np.mean(defined)) if defined else None

@@ -142,7 +142,7 @@ class Representations:
         """Return the representations of instances by name, those of weights first."""
         net, rows, sane = nets.nets[0], nets.rows, self.sane
         aligned = by_parts(sane.aligned, rows)
-        latents = by_parts(sane.encode_aligned, aligned.to(rows.device)).double().view(len(rows), sane.num_tokens, -1)
+        latents = sane.as_tokens(by_parts(sane.encode_aligned, aligned.to(rows.device)).double())
         layers = latents.split(sane.tokens.layer.bincount().tolist(), dim=1)
         logits = by_parts(lambda part: net.run(part, self.images), rows).double()
         weights, netspace = aligned.double().numpy(), self.netspace

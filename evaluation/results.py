@@ -1,157 +1,36 @@
 """The JSON files that scripts write into a run folder, checked before anything is computed from them."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.checks import (
+    Check,
+    both,
+    count,
+    counts,
+    flag,
+    fraction,
+    gamma,
+    interval_or_none,
+    list_of,
+    map_of,
+    name,
+    name_or_none,
+    names,
+    not_negative,
+    number,
+    number_or_nan,
+    number_or_none,
+    numbers,
+    object_of,
+)
 from models.errors import InputError, brief
 
-LONGEST_LIST = 1_000_000
-LARGEST = 1e15
 MOST_ROWS = 2000  # properties (a recall for each class), representations, methods
 MOST_POINTS = 500  # of a net, at which it can be stitched
-LONGEST_NAME = 4096  # characters; names of architectures and paths of instances
-
-Check = Callable[[Any], None]  # raises ValueError for a value that is not as it should be
 
 
-def number(value: Any) -> None:
-    """Accept a number, neither NaN nor infinite nor larger than anything that is measured here."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < LARGEST:
-        raise ValueError(f"{brief(value)} is not a number that is measured here")
-
-
-def number_or_nan(value: Any) -> None:
-    """Accept a number, or NaN, which is the distance of an empty mesh and the mean of nothing."""
-    if not (isinstance(value, float) and math.isnan(value)):
-        number(value)
-
-
-def gamma(value: Any) -> None:
-    """Accept a number from 0 to 1."""
-    number(value)
-    if not 0 <= value <= 1:
-        raise ValueError(f"{brief(value)} is not from 0 to 1")
-
-
-def number_or_none(value: Any) -> None:
-    """Accept a number, or None where it is not defined."""
-    if value is not None:
-        number(value)
-
-
-def count(value: Any) -> None:
-    """Accept a whole number from 0, small enough to count with."""
-    if type(value) is not int or not 0 <= value < 2**53:
-        raise ValueError(f"{brief(value)} is not a whole number from 0")
-
-
-def name(value: Any) -> None:
-    """Accept a text that one line shows."""
-    if not isinstance(value, str) or len(value) > LONGEST_NAME or "\n" in value:
-        raise ValueError(f"{brief(value)} is not a name")
-
-
-def name_or_none(value: Any) -> None:
-    """Accept a name, or None where there is none."""
-    if value is not None:
-        name(value)
-
-
-def list_of(check: Check, at_least: int = 1, at_most: int = LONGEST_LIST) -> Check:
-    """Return the check of a list."""
-
-    def check_list(value: Any) -> None:
-        if not isinstance(value, list) or not at_least <= len(value) <= at_most:
-            raise ValueError(f"{brief(value)} is not a list of {at_least} to {at_most} values")
-        for each in value:
-            check(each)
-
-    return check_list
-
-
-def object_of(*alike: str, **checks: Check) -> Check:
-    """Return the check of an object that has these entries at least; the lists `alike` are of one length."""
-
-    def check_object(value: Any) -> None:
-        if not isinstance(value, dict):
-            raise ValueError(f"{brief(value)} is not an object")
-        for key, check in checks.items():
-            if key not in value:
-                raise ValueError(f"'{key}' is missing")
-            try:
-                check(value[key])
-            except ValueError as error:
-                raise ValueError(f"'{key}': {error}") from None
-        if len({len(value[key]) for key in alike}) > 1:
-            lengths = ", ".join(f"{len(value[key])} in '{key}'" for key in alike)
-            raise ValueError(f"as many values are expected in each: {lengths}")
-
-    return check_object
-
-
-def map_of(check: Check, at_most: int = LONGEST_LIST) -> Check:
-    """Return the check of an object whose entries are all alike, under any names."""
-
-    def check_map(value: Any) -> None:
-        if not isinstance(value, dict) or len(value) > at_most:
-            raise ValueError(f"{brief(value)} is not an object of at most {at_most} entries")
-        for key, each in value.items():
-            name(key)
-            try:
-                check(each)
-            except ValueError as error:
-                raise ValueError(f"'{brief(key)}': {error}") from None
-
-    return check_map
-
-
-def both(*checks: Check) -> Check:
-    """Return the check of all of them, one after the other."""
-
-    def check_all(value: Any) -> None:
-        for check in checks:
-            check(value)
-
-    return check_all
-
-
-def class_ids_in(*keys: str) -> Check:
-    """Return the check that these lists hold indices into `architectures` beside them."""
-
-    def check_ids(value: dict[str, Any]) -> None:
-        names = value["architectures"]
-        for key in keys:
-            if max(value[key]) >= len(names):
-                raise ValueError(f"'{key}': {max(value[key])} is no index into the {len(names)} architectures")
-
-    return check_ids
-
-
-def interval_or_none(value: Any) -> None:
-    """Accept two numbers, the first not above the second, or None where there is no interval."""
-    if value is not None:
-        list_of(number, 2, 2)(value)
-        if value[0] > value[1]:
-            raise ValueError(f"{brief(value)} is not an interval")
-
-
-def fraction(value: Any) -> None:
-    """Accept a number from 0 to 1, or a little above by rounding."""
-    number(value)
-    if not 0 <= value <= 1 + 1e-6:
-        raise ValueError(f"{brief(value)} is not from 0 to 1")
-
-
-def not_negative(value: Any) -> None:
-    """Accept a number from 0."""
-    number(value)
-    if value < 0:
-        raise ValueError(f"{brief(value)} is below 0")
-
-
-numbers, counts, names = list_of(number), list_of(count), list_of(name)
 accuracies = object_of("target_accuracy", "predicted_accuracy", target_accuracy=numbers, predicted_accuracy=numbers)
 line = object_of(gamma=list_of(gamma, at_least=2), **{"from": name, "to": name})
 
@@ -170,6 +49,18 @@ methods = map_of(
     ),
     MOST_ROWS,
 )
+
+
+def class_ids_in(*keys: str) -> Check:
+    """Return the check that these lists hold indices into `architectures` beside them."""
+
+    def check_ids(value: dict[str, Any]) -> None:
+        names = value["architectures"]
+        for key in keys:
+            if max(value[key]) >= len(names):
+                raise ValueError(f"'{key}': {max(value[key])} is no index into the {len(names)} architectures")
+
+    return check_ids
 
 
 def check_transfer(value: dict[str, Any]) -> None:
@@ -195,6 +86,19 @@ def check_distances(value: dict[str, Any]) -> None:
         object_of(*keys, **keys)(value[column])
         if len(value[column]["pieces"]) != length:
             raise ValueError(f"'{column}' has {len(value[column]['pieces'])} values at {length} gammas")
+
+
+def check_closeness(value: dict[str, Any]) -> None:
+    """Accept closeness of every split, and relative errors, which older files lack, as a validation split may be."""
+    splits = {split: numbers for split in ("train", "val", "test") if split != "val" or has_val(value)}
+    object_of(closeness=object_of(**splits))(value)
+    if "relative_error" in value:
+        object_of(relative_error=object_of(**splits))(value)
+
+
+def has_val(value: dict[str, Any]) -> bool:
+    """Return whether there are validation instances among those whose closeness was measured."""
+    return isinstance(value.get("closeness"), dict) and "val" in value["closeness"]
 
 
 def check_stitching(value: dict[str, Any]) -> None:
@@ -241,6 +145,34 @@ def check_inside(value: dict[str, Any]) -> None:
     points = dict.fromkeys(("cka_unbiased", "procrustes", "least_squares", "same_channel"), at_points)
     map_of(object_of(about=name, n=count, **nets, **points), MOST_ROWS)(value["kinds"])
 
+
+def over_seeds(*measures: str, optional: Sequence[str] = (), **checks: Check) -> Check:
+    """Return the check of rows that have one value of each measure for each seed; they may lack the optional ones."""
+    seeded = object_of(name=name, seeds=counts, interval=map_of(interval_or_none), **checks)
+
+    def check_row(value: Any) -> None:
+        seeded(value)
+        there = [each for each in (*measures, *optional) if each in value or each in measures]
+        number_of = len(value["seeds"])
+        object_of(**dict.fromkeys(there, list_of(number_or_none, number_of, number_of)))(value)
+
+    return list_of(check_row, at_least=0, at_most=MOST_ROWS)
+
+
+def check_lines(value: dict[str, Any]) -> None:
+    """Accept lines over seeds that have an accuracy at each gamma."""
+    length = len(value["gamma"])
+    map_of(list_of(list_of(number, length, length)), MOST_ROWS)(value["lines"])
+
+
+system = dict(encoder=name, objective=name, aligned=flag, about=name)
+decoded = ("agreement", "accuracy_error", "accuracy_correlation", "weight_r2")
+measured_cells = over_seeds(
+    *decoded,
+    *("line_rank_correlation", "line_above_weights", "cka", "stitched", "emb_size", "seconds"),
+    optional=("r2_test_accuracy", "train_agreement"),
+    **system,
+)
 
 rank = object_of(rho=number_or_none, rho_at_one_point=number_or_none, n=count)
 
@@ -308,7 +240,13 @@ RESULTS: dict[str, Check] = {
         class_ids_in("class_id"),
     ),
     "create_mlp_dataset": object_of(fits=map_of(map_of(number_or_nan))),
-    "train_mlps": object_of(closeness=object_of(train=numbers, test=numbers)),
+    "train_mlps": check_closeness,
+    "retrieve_mlps": object_of(
+        near=count,
+        chance=fraction,
+        among_nearest=object_of(embedding=fraction, weights=fraction),
+        ranks=object_of(embedding=counts, weights=counts),
+    ),
     "interpolate_mlps": both(
         line,
         object_of(
@@ -341,6 +279,20 @@ RESULTS: dict[str, Check] = {
             num_images=count,
         ),
         points_by_points("mean", "reordered_copy", "untrained_front"),
+    ),
+    "compare_systems": both(
+        object_of(
+            seeds=counts,
+            cells=measured_cells,
+            ablations=measured_cells,
+            sizes=over_seeds(*decoded, "train_agreement", nets=count, **system),
+            symmetry=over_seeds("embedding_spread", "accuracy_spread", "agreement", **system),
+            baselines=list_of(object_of(name=name), at_least=0, at_most=MOST_ROWS),
+            points=list_of(name, at_least=0, at_most=MOST_POINTS),
+            gamma=list_of(gamma, at_least=0),
+            lines=map_of(list_of(list_of(number)), MOST_ROWS),
+        ),
+        check_lines,
     ),
     "inside_similarity": both(
         object_of(points=list_of(name, at_most=MOST_POINTS), kinds=map_of(object_of(), MOST_ROWS)), check_inside

@@ -99,7 +99,7 @@ class Sampler:
     def latents(self) -> Tensor:
         """The anchors' latents (A, T, z)."""
         with torch.no_grad():
-            return self.model.encode_aligned(self.anchors).view(len(self.anchors), self.model.num_tokens, -1)
+            return self.model.as_tokens(self.model.encode_aligned(self.anchors))
 
     @cached_property
     def activations(self) -> States:

@@ -22,7 +22,8 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from plotly.offline import get_plotlyjs
 
 from data.files import write_text, written_whole
-from evaluation.plots import PREDICTED, STYLE, WEIGHTS
+from evaluation.plots import STYLE
+from evaluation.surfaces import mesh_facts
 
 AZIMUTH, ELEVATION = 35.0, 22.0  # degrees: the camera is to the right of the z axis and above the ground
 # matplotlib's angles take z for up: here azdeg turns from y (up) to x (right), and altdeg rises from there to z (front)
@@ -35,6 +36,9 @@ DASHED = dict(facecolor="none", edgecolor="#999999", linestyle="--", linewidth=0
 
 TEMPLATE, SCRIPT, SLIDER_SCRIPT = (
     Path(__file__).with_name(name) for name in ("shape_page.html", "shape_views.js", "slider.js")
+)
+SECTION = Template(
+    '  <section><h2>$label</h2><p></p><div class="view"></div><div class="empty" hidden>empty</div></section>'
 )
 LIGHTING = dict(ambient=0.45, diffuse=0.65, specular=0.05, roughness=0.7, fresnel=0.0)
 LIGHT_POSITION = dict(x=-50, y=80, z=0.5)  # right, up and depth in the picture's coordinates, chosen by eye
@@ -171,31 +175,23 @@ def caption(facts: dict[str, float]) -> str:
     return f"volume {facts['volume']:.3f} · {pieces}"
 
 
-def write_shape_page(
-    path: Path,
-    title: str,
-    gamma: np.ndarray,
-    latent: Sequence[trimesh.Trimesh],
-    weights: Sequence[trimesh.Trimesh],
-    latent_facts: Sequence[dict[str, float]],
-    weight_facts: Sequence[dict[str, float]],
-) -> None:
-    """Write one HTML file in which a slider morphs two shapes along gamma (K,).
+def write_shape_page(path: Path, title: str, gamma: np.ndarray, rows: Sequence[ShapeRow]) -> None:
+    """Write one HTML file in which a slider morphs shapes along gamma (K,), each row of K meshes in a view of its own.
 
-    It shows latent and weight interpolation side by side: K meshes of each, and their mesh_facts. The file contains
-    plotly's JavaScript (4.8 MB) and about 16 bytes a face, and loads nothing else.
+    The file contains plotly's JavaScript (4.8 MB) and about 16 bytes a face, and loads nothing else.
     """
     steps = [
         {
             "gamma": float(value),
-            "meshes": [mesh_trace(pair[0], PREDICTED), mesh_trace(pair[1], WEIGHTS)],
-            "captions": [caption(each) for each in facts],
-            "empty": [not len(mesh.faces) for mesh in pair],
+            "meshes": [mesh_trace(row.meshes[k], row.color) for row in rows],
+            "captions": [caption(mesh_facts(row.meshes[k])) for row in rows],
+            "empty": [not len(row.meshes[k].faces) for row in rows],
         }
-        for value, pair, facts in zip(gamma, zip(latent, weights), zip(latent_facts, weight_facts))
+        for k, value in enumerate(gamma)
     ]
     page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
+        sections="\n".join(SECTION.substitute(label=html.escape(row.label)) for row in rows),
         last=len(steps) - 1,
         plotly=get_plotlyjs(),
         views=SCRIPT.read_text(encoding="utf-8"),

@@ -1,5 +1,6 @@
 """A trained space: what encodes rows and decodes embeddings, the nets in it, how it is loaded and saved."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -200,7 +201,7 @@ class Space:
                 f"one of {', '.join(ORIGINALS)}"
             )
         check_about(about, checkpoint)
-        num, width = num_architectures(about), num_in_tokens(saved.get("model"))
+        num, width = num_architectures(about), most_to_run(saved.get("sizes"), saved.get("model"))
         nets = None if width is None else nets_about(about, width, checkpoint)
         model = restore_model(saved, checkpoint, made_by, num if num > 1 else None, nets and nets[0])
         return cls(model, nets or nets_about(about, model.width, checkpoint), about, trained_of(saved))
@@ -253,8 +254,15 @@ def num_architectures(about: dict[str, Any]) -> int:
     return 1 if "siren_widths" in about else len(about["architectures"])
 
 
-def num_in_tokens(state: Any) -> int | None:
-    """Return P of a SANE's nets from its state dict, None for another's."""
+def most_to_run(sizes: Any, state: Any) -> int | None:
+    """Return the most parameters of the net that a model is built with: SANE's P, H*W of a NetSpace with probes.
+
+    None for a model that is built without. `sizes` and the state dict are as a file has them, unchecked.
+    """
+    if isinstance(sizes, dict) and sizes.get("encoder") == "probes":
+        shape = sizes.get("prep_shape")
+        whole = isinstance(shape, (list, tuple)) and all(type(each) is int and 0 < each < 2**31 for each in shape)
+        return math.prod(shape) if whole else None
     reference = state.get("reference") if isinstance(state, dict) else None
     return len(reference) if isinstance(reference, Tensor) and reference.dim() == 1 else None
 
@@ -324,7 +332,7 @@ def load_saved(folder: Path) -> Space:
     if fingerprint_of_file(folder / WEIGHTS) != config.get("weights"):
         raise InputError(f"{folder / WEIGHTS} is not the space of {CONFIG} beside it; save or copy both again")
     state, _ = read_tensors(folder / WEIGHTS)
-    width = num_in_tokens(state)
+    width = most_to_run(config.get("sizes"), state)
     nets = None if width is None else nets_about(about, width, folder / CONFIG)
     build, outline = model_of_sizes(config.get("sizes"), classes, f"{folder / CONFIG}: sizes", nets and nets[0])
     check_shapes({"all": state}, {"all": outline.state_dict()}, folder / WEIGHTS)

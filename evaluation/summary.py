@@ -10,8 +10,10 @@ from torch import Tensor
 
 from data.files import list_files
 from data.texts import read_json
+from evaluation.checks import count, counts, list_of, names, number
 from evaluation.numbers import (
     Numbers,
+    across,
     fine_tuned,
     inside,
     multi_fidelity,
@@ -21,13 +23,14 @@ from evaluation.numbers import (
     shape_closeness,
     shape_fits,
     shape_lines,
+    shape_neighbours,
     similarities,
     single_fidelity,
     single_line,
     single_search,
     stitched,
 )
-from evaluation.results import check_result, count, counts, list_of, names, number
+from evaluation.results import check_result
 from models.errors import InputError
 from training.checkpoints import load_checkpoint
 from training.run import read_scalars
@@ -158,6 +161,19 @@ SETTINGS = {
             ),
         ),
     ),
+    "across": Setting(
+        "Across",
+        "NetSpace's encoder and SANE's, trained alike on the same nets by weights, by behaviour and by both, and measured alike.",
+        ("python create_nets_dataset_zoo.py {preset}",),
+        (
+            Part(
+                "compare_systems",
+                "Two encoders, three objectives, aligned or not",
+                ("python compare_systems.py {preset}",),
+                across,
+            ),
+        ),
+    ),
     "mlps": Setting(
         "Shapes",
         "SIRENs, each the signed distance function of one shape, and what NetSpace predicts from their embeddings.",
@@ -180,6 +196,12 @@ SETTINGS = {
                 "From one shape to another (Fig. 4)",
                 ("python interpolate_mlps.py {preset}",),
                 shape_lines,
+            ),
+            Part(
+                "retrieve_mlps",
+                "The nearest training shape",
+                ("python retrieve_mlps.py {preset}",),
+                shape_neighbours,
             ),
         ),
     ),

@@ -13,6 +13,7 @@ from skimage.measure import marching_cubes
 from torch import Tensor
 
 from data.streams import stream
+from evaluation.metrics import correlation
 from models.errors import InputError
 
 CHUNK = 32_768  # points evaluated at once: a SIREN needs a few tensors (instances, points, width) of them
@@ -110,6 +111,24 @@ def facts_along(
         distances = [chamfer_distance(mesh, end, chamfer_points, key) for mesh in meshes]
         along[f"chamfer_to_{which}"] = [None if np.isnan(each) else each for each in distances]
     return along
+
+
+def facts_of_lines(lines: list[dict[str, list]], gamma: list[float]) -> dict[str, float | None]:
+    """Return, over all pairs, the empty meshes, the pieces, and the mean rank correlation of gamma with the distances.
+
+    Empty meshes have no distance and are left out; a line with fewer than three others has no correlation.
+    """
+    pieces = np.array([line["pieces"] for line in lines])
+    found = {"meshes": pieces.size, "empty": int((pieces == 0).sum()), "pieces": float(pieces.mean())}
+    for which in ("start", "end"):
+        ranks = []
+        for line in lines:
+            there = [(g, far) for g, far in zip(gamma, line[f"chamfer_to_{which}"]) if far is not None]
+            rank = correlation(*zip(*there), ranks=True) if len(there) > 2 else None
+            if rank is not None:
+                ranks.append(rank)
+        found[which] = float(np.mean(ranks)) if ranks else None
+    return found
 
 
 def chamfer_distance(a: trimesh.Trimesh, b: trimesh.Trimesh, num_points: int, key: tuple[int, ...]) -> float:

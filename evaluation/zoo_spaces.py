@@ -53,7 +53,7 @@ def latents_of_layers(sane: TokenAutoencoder, rows: Tensor) -> tuple[Tensor, Ten
     sizes = sane.tokens.layer.bincount().tolist()
     means, deviations = [], []
     for part in rows.split(INSTANCES_AT_ONCE):
-        latents = sane.encode(part).double().cpu().view(len(part), sane.num_tokens, -1)
+        latents = sane.as_tokens(sane.encode(part).double().cpu())
         layers = latents.split(sizes, dim=1)
         means.append(torch.stack([each.mean(1) for each in layers], 1))
         variances = [each.var(1, correction=0).mean(1) for each in layers]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from models.errors import InputError
-from models.layers import fold_instances, foreign_layer, unfold_instances
+from models.layers import channels_last, fold_instances, foreign_layer, unfold_instances
 from models.rows import Channels, Layout, fuse_batch_norm
 from models.target_nets import Architecture, siren
 from models.target_nets.parts import PartedNet, find_point, points_of
@@ -52,7 +52,8 @@ def run_instances(
         return functional_call(module, state, (inputs if own_inputs else inputs.expand(m, *inputs.shape),), cut)
     if cut.get("after") is not None and not own_inputs:  # after the first conv, layers expect M*C channels
         inputs, own_inputs = inputs.expand(m, *inputs.shape), True
-    x = fold_instances(inputs) if own_inputs else inputs.contiguous(memory_format=torch.channels_last)
+    x = fold_instances(inputs) if own_inputs else inputs
+    x = channels_last(x) if x.dim() == 4 else x
     outputs = functional_call(module, state, (x,), cut)
     return (
         [unfold_instances(each, m) for each in outputs] if isinstance(outputs, list) else unfold_instances(outputs, m)

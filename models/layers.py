@@ -23,6 +23,15 @@ def fold_instances(x: Tensor) -> Tensor:
     return x.permute(1, 3, 4, 0, 2).reshape(b, h, w, m * c).permute(0, 3, 1, 2)
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """Return maps (B, C, H, W) in channels-last memory, also by their strides, which one channel leaves open.
+
+    Convs choose the layout of their output by them, and two layouts in one net make what adds or compares them slow.
+    """
+    b, c, h, w = x.shape
+    return x.permute(0, 2, 3, 1).contiguous().flatten().view(b, h, w, c).permute(0, 3, 1, 2)
+
+
 def unfold_instances(x: Tensor, m: int) -> Tensor:
     """Return maps (B, M*C, H, W) as (M, B, C, H, W) and vectors (B, M*F) as (M, B, F), a view; `fold_instances` undoes it."""
     return x.unflatten(1, (m, -1)).transpose(0, 1)

@@ -5,14 +5,19 @@ The modules' names in the state dicts are those of the original release.
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.errors import InputError
+from models.errors import InputError, brief
+from models.instances import TargetNet
+from models.linear_encoders import LinearEncoder, ProbeEncoder
 from models.prep import check_prep_shape, pack
 
+EncoderName = Literal["convs", "linear", "probes"]
+OF_ENCODER = ("encoder", "num_probes")  # sizes that the decoder does not have
 # From this width on, rows of a PRep go through `features_by_windows` (benchmarks/speed.py).
 WINDOWS_FROM_WIDTH = 512
 # So many rows are searched for their maxima at once: what fits the caches of a CPU, and what fills a GPU.
@@ -122,16 +127,22 @@ class ScaleLayer(nn.Module):
         self.bias.copy_(prep)
         self.scale.normal_(std=scale_std)
 
-    def forward(self, preps: Tensor) -> Tensor:
-        return preps * self.scale + self.bias
+    @torch.no_grad()
+    def rescale(self, units: Tensor) -> None:
+        """Multiply the scale of every number by its unit, (H, W)."""
+        self.scale.mul_(units)
+
+    def forward(self, preps: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Map PReps (M, 1, H, W), or those of their rows that `rows` says, (..., W)."""
+        return preps * self.scale[rows] + self.bias[rows]
 
 
 class Decoder(nn.Module):
     """Map embeddings (M, E) to PReps (M, 1, H, W). Each conv deepens its input, and a reshape unrolls the depth into space.
 
     `grid` is the side g of the square map that the embedding is viewed as; `row_length` L and `row_channels` C1 give the shape
-    (C1, H, L) that the first conv's output is reshaped to. The paper's are (64, 2048, 128); a small PRep needs less. Raise
-    InputError for sizes that do not fit together.
+    (C1, H, L) that the first conv's output is reshaped to. The paper's are (64, 2048, 128); a small PRep needs less. Without
+    `affine` it ends in the last conv. Raise InputError for sizes that do not fit together.
     """
 
     def __init__(
@@ -141,6 +152,7 @@ class Decoder(nn.Module):
         grid: int = 64,
         row_length: int = 2048,
         row_channels: int = 128,
+        affine: bool = True,
     ):
         super().__init__()
         (height, width), half = prep_shape, grid // 2
@@ -158,7 +170,7 @@ class Decoder(nn.Module):
         self.conv2 = nn.Sequential(conv(row_channels, width // 8, 2), nn.LeakyReLU(inplace=True))
         self.conv3 = nn.Sequential(conv(deep, deep // 2, 2), nn.LeakyReLU(inplace=True))
         self.conv4 = nn.Sequential(conv(deep // 2, 32, 1))
-        self.scalelayer = ScaleLayer(prep_shape)
+        self.scalelayer = ScaleLayer(prep_shape) if affine else None
 
     def forward(self, embeddings: Tensor) -> Tensor:
         m = embeddings.shape[0]
@@ -172,7 +184,8 @@ class Decoder(nn.Module):
         x = self.conv2(reshaped(x, self.rows))  # (M, W/8, H/2, L/2)
         x = self.conv3(reshaped(x, self.half_rows))  # (M, C2/2, H/4, W/8)
         x = self.conv4(x)  # (M, 32, H/4, W/8)
-        return self.scalelayer(x.reshape(m, 1, *self.prep_shape))
+        preps = x.reshape(m, 1, *self.prep_shape)
+        return preps if self.scalelayer is None else self.scalelayer(preps)
 
     def first_conv(self, x: Tensor) -> Tensor:
         """Compute conv1 as a matrix product: it has few input channels, and this is twice as fast on the CPU."""
@@ -231,21 +244,37 @@ class Sizes:
     grid: int = 64  # g: the decoder views an embedding as E/g^2 maps of g x g
     row_length: int = 2048  # L: the decoder's first conv gives (C1, H, L)
     row_channels: int = 128  # C1 of the same shape
+    affine: bool = True  # the decoder ends in a scale and a bias for every number
+    encoder: EncoderName = "convs"  # the paper's; one linear map of parameters, or of a SIREN's outputs at probes
+    num_probes: int = 1024  # K, points at which the encoder of probes runs a SIREN
+
+
+def encoder_of(sizes: Sizes, net: TargetNet | None) -> Encoder | LinearEncoder | ProbeEncoder:
+    """Return the encoder of these sizes. Raise InputError if there is none of this name, or if it runs nets that are no SIRENs."""
+    if sizes.encoder not in get_args(EncoderName):
+        raise InputError(f"encoder {brief(sizes.encoder)}: choose {', '.join(get_args(EncoderName))}")
+    if sizes.encoder == "convs":
+        return Encoder(sizes.emb_size)
+    if sizes.encoder == "linear":
+        return LinearEncoder(sizes.emb_size, sizes.prep_shape[0] * sizes.prep_shape[1])
+    if net is None or len(net.input_shape) != 1:
+        raise InputError("encoder probes: it runs SIRENs at points, and these nets are none; choose convs or linear")
+    return ProbeEncoder(sizes.emb_size, sizes.num_probes, net)
 
 
 class PrepAutoencoder(nn.Module):
     """Map rows of target instances to rows of predicted instances, through PReps (M, 1, H, W) and embeddings (M, E).
 
     Rows (M, P) may be narrower than H*W; predicted rows are (M, H*W), and a net reads the first P numbers. With
-    `num_class_ids` (A), `classifier` maps embeddings (M, E) to ClassId logits (M, A). Raise InputError for sizes that do not
-    fit together.
+    `num_class_ids` (A), `classifier` maps embeddings (M, E) to ClassId logits (M, A). The encoder of probes needs the SIRENs'
+    `net`. Raise InputError for sizes that do not fit together.
     """
 
-    def __init__(self, sizes: Sizes, num_class_ids: int | None = None):
+    def __init__(self, sizes: Sizes, num_class_ids: int | None = None, net: TargetNet | None = None):
         super().__init__()
         self.sizes = sizes
-        self.encoder = Encoder(sizes.emb_size)
-        self.decoder = Decoder(**asdict(sizes))
+        self.encoder = encoder_of(sizes, net)
+        self.decoder = Decoder(**{name: value for name, value in asdict(sizes).items() if name not in OF_ENCODER})
         self.classifier = None
         if num_class_ids is not None:
             self.classifier = ClassIdClassifier(sizes.emb_size, sizes.grid, num_class_ids)

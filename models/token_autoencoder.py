@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import InputError, brief
+from models.prep_autoencoder import ScaleLayer
 from models.rebasin import align
 from models.rows import Channels, Layout
 from models.tokens import Tokens, Units
@@ -37,6 +38,8 @@ class TokenSizes:
     projected: int = 30  # numbers of a window that are contrasted
     alignment: Literal["matching", "none"] = "matching"  # of the order of hidden channels to a reference
     units: Units = "deviation"  # of a layer's numbers: mean and deviation, range to [-1, 1], or root mean square
+    affine: bool = False  # the decoder ends in a scale and a bias for every number, as NetSpace's
+    net_size: int = 0  # numbers in one latent of the whole net; 0: one latent a token
 
     @property
     def content(self) -> int:
@@ -56,6 +59,8 @@ def check_token_sizes(sizes: TokenSizes) -> None:
             raise InputError(f"{name} {brief(getattr(sizes, name))}: choose {', '.join(choices)}")
     if min(sizes.token_size, sizes.latent_size, sizes.layers, sizes.projected, *sizes.positions) < 1:
         raise InputError(f"{sizes}: every number must be at least 1")
+    if sizes.net_size < 0:
+        raise InputError(f"net_size {sizes.net_size}: a number from 1, or 0 for one latent a token")
 
 
 class Positions(nn.Module):
@@ -118,6 +123,12 @@ class TokenTransformer(nn.Module):
         for block in (*self.encoder.layers, *self.decoder.layers):
             for last in (block.self_attn.out_proj, block.linear2):
                 last.weight.normal_(std=0.02 / math.sqrt(2 * self.sizes.layers))
+
+    def start_large(self) -> None:
+        """Start linear maps and positions as PyTorch does, N(0, 1) for positions: decoded tokens differ from the first step."""
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                module.reset_parameters()
 
     @torch.no_grad()
     def start_at(self, tokens: Tensor) -> None:
@@ -206,8 +217,9 @@ class TokenAutoencoder(nn.Module):
     """Map rows of target instances to rows of predicted instances, through tokens, and latents as embeddings (M, T*z).
 
     Rows (M, P) are aligned to `reference` (P,), cut into tokens, and standardized layer by layer with `statistics` (2, L), both
-    of which are buffers and are fitted on training instances alone (`fit`). Raise InputError if the tables of positions are
-    too small for the layout.
+    of which are buffers and are fitted on training instances alone (`fit`). With `sizes.net_size` (E), a linear map takes the
+    latents of all tokens to one embedding (M, E), and another back. Raise InputError if the tables of positions are too small
+    for the layout.
     """
 
     classifier = None
@@ -230,6 +242,23 @@ class TokenAutoencoder(nn.Module):
         self.register_buffer("statistics", statistics)
         for name in ("positions", "mask"):
             self.register_buffer(name, getattr(self.tokens, name), persistent=False)
+        self.affine = ScaleLayer((self.num_tokens, sizes.token_size)) if sizes.affine else None
+        self.to_net: nn.Linear | None = None
+        self.from_net: nn.Linear | None = None
+        if sizes.net_size:
+            self.to_net, self.from_net = self._maps(sizes)
+
+    def _maps(self, sizes: TokenSizes) -> tuple[nn.Linear, nn.Linear]:
+        """Return the maps from the latents of all tokens to one embedding and back: at the start a projection."""
+        numbers = self.num_tokens * sizes.latent_size
+        to_net, from_net = (
+            nn.Linear(numbers, sizes.net_size, bias=False),
+            nn.Linear(sizes.net_size, numbers, bias=False),
+        )
+        with torch.no_grad():
+            nn.init.orthogonal_(to_net.weight)
+            from_net.weight.copy_(to_net.weight.T)
+        return to_net, from_net
 
     @property
     def num_tokens(self) -> int:
@@ -238,8 +267,8 @@ class TokenAutoencoder(nn.Module):
 
     @property
     def emb_size(self) -> int:
-        """T*z, the numbers in an embedding."""
-        return self.num_tokens * self.sizes.latent_size
+        """T*z, the numbers in an embedding, or E."""
+        return self.sizes.net_size or self.num_tokens * self.sizes.latent_size
 
     @property
     def width(self) -> int:
@@ -247,7 +276,14 @@ class TokenAutoencoder(nn.Module):
         return self.layout.num_parameters
 
     def for_layout(self, layout: Layout, hidden: list[Channels]) -> "TokenAutoencoder":
-        """Return an autoencoder of another architecture with this one's transformer, which they share. `fit` it."""
+        """Return an autoencoder of another architecture with this one's transformer, which they share. `fit` it.
+
+        Raise InputError if this one has parameters of its own architecture: an affine head, or one latent a net.
+        """
+        if self.affine is not None or self.sizes.net_size:
+            raise InputError(
+                "a SANE with an affine head or one latent a net is for one architecture; train one without"
+            )
         other = TokenAutoencoder(self.sizes, layout, hidden, self.transformer)
         return other.to(self.reference.device).train(self.training)
 
@@ -280,25 +316,38 @@ class TokenAutoencoder(nn.Module):
         """Return mean and standard deviation of the layer of each token start ... stop-1, (2, ., 1)."""
         return self.statistics[:, self.positions[start:stop, 1], None]
 
+    def finished(self, tokens: Tensor, places: Tensor) -> Tensor:
+        """Return decoded tokens (..., D) at their places in the sequence (...), after the affine head if there is one."""
+        return tokens if self.affine is None else self.affine(tokens, places)
+
+    def as_tokens(self, embeddings: Tensor) -> Tensor:
+        """Return embeddings (M, T*z) as the latents of tokens (M, T, z). Raise InputError if there is one latent a net."""
+        if self.sizes.net_size:
+            raise InputError("this SANE has one latent a net, none of tokens; train one with --sizes.net-size 0")
+        return embeddings.view(len(embeddings), self.num_tokens, -1)
+
     def encode(self, rows: Tensor) -> Tensor:
-        """Map rows (M, P), in any order of their channels, to embeddings (M, T*z)."""
+        """Map rows (M, P), in any order of their channels, to embeddings (M, T*z) or (M, E)."""
         return self.encode_aligned(self.aligned(rows))
 
     def encode_aligned(self, rows: Tensor) -> Tensor:
-        """Map rows (M, P), aligned already, to embeddings (M, T*z)."""
+        """Map rows (M, P), aligned already, to embeddings (M, T*z) or (M, E)."""
         found = rows.new_empty(len(rows), self.num_tokens, self.sizes.latent_size)
         read = partial(self.standardized, rows)
         for first, part in self.transformer.by_chunks(self.transformer.encode, read, self.positions):
             found[:, first : first + part.shape[1]] = part
-        return found.flatten(1)
+        return found.flatten(1) if self.to_net is None else self.to_net(found.flatten(1))
 
     def decode(self, embeddings: Tensor) -> Tensor:
-        """Map embeddings (M, T*z) to rows (M, P) of predicted instances, aligned to the reference."""
-        latents = embeddings.view(len(embeddings), self.num_tokens, -1)
+        """Map embeddings (M, T*z) or (M, E) to rows (M, P) of predicted instances, aligned to the reference."""
+        latents = embeddings if self.from_net is None else self.from_net(embeddings)
+        latents = latents.view(len(embeddings), self.num_tokens, -1)
         rows = embeddings.new_empty(len(embeddings), self.width)
         decode, read = self.transformer.decode, lambda a, b: latents[:, a:b]
         for first, part in self.transformer.by_chunks(decode, read, self.positions):
-            mean, std = self._units(first, first + part.shape[1])
+            stop = first + part.shape[1]
+            mean, std = self._units(first, stop)
+            part = self.finished(part, self.positions[first:stop, 0])
             rows = self.tokens.put(part * std + mean, first, rows)
         return rows
 

@@ -11,6 +11,7 @@ import torch
 
 import compare_nets
 import compare_objectives
+import compare_systems
 import create_mlp_dataset
 import create_nets_dataset_multi
 import create_nets_dataset_single
@@ -27,6 +28,7 @@ import interpolate_multi_arch
 import interpolate_single_arch
 import predict_properties
 import report
+import retrieve_mlps
 import sample_finetune
 import stitch_nets
 import train_latspace_multi
@@ -149,6 +151,11 @@ def interpolate_mlps_config(root: Path, **changes) -> interpolate_mlps.Config:
     return changed(interpolate_mlps.PRESETS["chairs"], **{**small, "folders": folders(root), **changes})
 
 
+def retrieve_mlps_config(root: Path, **changes) -> retrieve_mlps.Config:
+    small = dict(near=2, resolution=16, chamfer_points=100)
+    return changed(retrieve_mlps.PRESETS["chairs"], **{**small, "folders": folders(root), **changes})
+
+
 def create_zoo_config(root: Path, **changes) -> create_nets_dataset_zoo.Config:
     small = dict(num_nets=10, num_checkpoints=4, first_step=4, last_step=60, side_by_side=10, seed=5)
     return changed(create_nets_dataset_zoo.PRESETS["photos"], **{**small, "folders": folders(root), **changes})
@@ -163,6 +170,16 @@ def train_sane_config(root: Path, **changes) -> train_sane.Config:
 def predict_config(root: Path, **changes) -> predict_properties.Config:
     small = dict(transfer=("zoo-lenetlike",), num_images=16, num_resamples=50)
     return config_of(predict_properties, root, **{**small, **changes})
+
+
+def systems_config(root: Path, **changes) -> compare_systems.Config:
+    """Return the config of a few cells; the large zoo is the small one."""
+    only = ("prep-weights", "tokens-both-aligned", "sizes", "symmetry")
+    prep = Sizes((8, 640), emb_size=256, grid=16, row_length=64, row_channels=32)
+    sizes = compare_systems.SystemSizes(prep, TokenSizes(73, 6, 16, 1, 2, 24, 2, alignment="none"))
+    small: dict[str, Any] = dict(sizes=sizes, large_zoo="zoo-resnet8", only=only)
+    small |= dict(seeds=(0,), train_nets=(2, 3), num_steps=4, meta_batch=2, image_batch=32)
+    return config_of(compare_systems, root, **{**small, **changes})
 
 
 def sample_config(root: Path, **changes) -> sample_finetune.Config:
@@ -209,9 +226,20 @@ def multi_runs(root: Path) -> Runs:
 
 
 def shape_runs(root: Path) -> Runs:
-    scripts = (create_mlp_dataset, train_mlps, interpolate_mlps)
-    configs = (create_mlp_config(root), train_mlps_config(root), interpolate_mlps_config(root))
-    return list(zip(scripts, configs))
+    scripts = (create_mlp_dataset, train_mlps, interpolate_mlps, retrieve_mlps)
+    configs = (
+        create_mlp_config(root),
+        train_mlps_config(root),
+        interpolate_mlps_config(root),
+        retrieve_mlps_config(root),
+    )
+    held_out = dict(dataset="chairs-unseen", num_shapes=5, num_val=1, num_test=1, num_steps=20, init_steps=20)
+    sizes = replace(train_mlps_config(root).sizes, encoder="probes", num_probes=30)
+    unseen = [
+        (create_mlp_dataset, create_mlp_config(root, **held_out, init="mean", optimizer="sgd")),
+        (train_mlps, train_mlps_config(root, dataset="chairs-unseen", sizes=sizes, num_steps=4)),
+    ]
+    return [*zip(scripts, configs), *unseen]
 
 
 def zoo_runs(root: Path) -> Runs:
@@ -223,6 +251,7 @@ def zoo_runs(root: Path) -> Runs:
         (train_single_arch, train_config(root, instances="zoo", num_steps=8, validate_every=4)),
         (predict_properties, predict_config(root)),
         (sample_finetune, sample_config(root)),
+        (compare_systems, systems_config(root)),
     ]
 
 

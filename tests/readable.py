@@ -207,6 +207,19 @@ ALONG = {
 SCORE = {"r2": 0.5, "r2_interval": [0.25, 0.75], "kendall_tau": 0.5, "n": 160}
 NEW = {"distance": 0.5, "error_overlap": 0.6}
 NAMES = {"architectures": ["lenetlike", "resnet8"]}
+SYSTEM = {"name": "prep-both", "encoder": "prep", "objective": "both", "aligned": True, "about": "", "seeds": [0]}
+SYSTEM |= dict.fromkeys(("agreement", "accuracy_error", "accuracy_correlation", "weight_r2", "cka", "stitched"), [0.5])
+SYSTEM |= {"line_rank_correlation": [None], "line_above_weights": [5.0], "emb_size": [1024], "seconds": [20.0]}
+SYSTEM |= {"interval": {"agreement": [0.25, 0.75]}}
+ACROSS = {
+    "seeds": [0],
+    "cells": [SYSTEM],
+    "ablations": [],
+    "sizes": [],
+    "symmetry": [],
+    "baselines": [{"name": "mean"}],
+}
+ACROSS |= {"points": ["stem"], "gamma": [0.0, 1.0], "lines": {"weights": [[10.0, 20.0]]}}
 RESULTS: dict[str, dict[str, Any]] = {
     "single/eval_single": {"target_accuracy": HALF, "predicted_accuracy": [11.0, 29.0, 51.0]},
     "single/interpolate_single_arch": {
@@ -244,8 +257,11 @@ RESULTS: dict[str, dict[str, Any]] = {
         },
         "novelty": {"training_nets": NEW},
     },
+    "across/compare_systems": ACROSS,
     "mlps/create_mlp_dataset": {"fits": {"a": {"closeness": 0.5, "chamfer": 0.01}, "b": {"closeness": 0.6}}},
     "mlps/train_mlps": {"closeness": {"train": [0.5, 0.6], "test": [0.1]}},
+    "mlps/retrieve_mlps": {"near": 5, "chance": 0.1, "among_nearest": {"embedding": 0.5, "weights": 0.25}}
+    | {"ranks": {"embedding": [1, 8], "weights": [6, 2]}},
     "mlps/interpolate_mlps": {
         **ENDS,
         "latent": ALONG,
@@ -262,7 +278,7 @@ def results(root: Path) -> Made:
     assert set(SETTINGS) >= {name.split("/")[0] for name in RESULTS}
 
     def read() -> None:
-        for setting in ("single", "multi", "sane", "mlps"):
+        for setting in ("single", "multi", "sane", "across", "mlps"):
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
                 print_summary(root / "photos" / setting)

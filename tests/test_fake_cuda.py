@@ -19,19 +19,21 @@ import train_sane
 from data.images import Batches, Images, ImageSet
 from data.nets import NetsDataset
 from data.streams import balanced_indices, device_keys
+from evaluation.cells import changed
 from evaluation.metrics import accuracy, closeness_to, mixed_accuracy
 from evaluation.spaces import Space
 from models.instances import TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import architectures_by_class_id
 from models.token_autoencoder import TokenAutoencoder, TokenSizes
+from training.autoencoders import TokenObjective
 from training.constants import Search, TokenViews, Views
 from training.ensembles import Ensemble, cross_entropies, squared_errors
 from training.graphs import Graphed, Graphs, without_graphs
 from training.latent_search import LatentSearch
 from training.losses import OBJECTIVES, Given, Teacher, parameter_scales, sdf_losses
 from training.runtime import mixed_precision
-from training.views import add_noise, draw_windows, reorder
+from training.views import add_noise, reorder
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 IMAGES = (1, 8, 8)
@@ -198,17 +200,20 @@ def test_step_of_sirens(reads):
 # SANE
 
 
-def test_step_of_sane(reads):
+@pytest.mark.parametrize(
+    "changes", [{}, {"decoded": "windows"}, {"structure": "nets", "behaviour_loss": "distillation"}]
+)
+def test_step_of_sane(reads, changes):
     net = nets_on_images()[2]
-    config = replace(train_sane.PRESETS["photos"], windows=3)
-    model = moved(lambda: TokenAutoencoder(TOKENS, net.layout, net.hidden_channels()))
-    rows = some_rows(TargetNets([net]))
-    x, _ = Batches(image_set().train, [(0,)], 8).shared(3)
-    with mixed_precision(CUDA, None):
-        seen = draw_windows(model, rows, TokenViews("permuted"), 0, 3)
-        terms = train_sane.window_terms(model.transformer, seen, config)
-        terms["behaviour"] = train_sane.behaviour_term(model, net, rows, x)
-    assert all(each.device == CUDA and each.requires_grad for each in terms.values()) and reads.number == 0
+    config = changed(
+        train_sane.PRESETS["photos"], dict(windows=3, meta_batch=2, views=TokenViews("permuted"), **changes)
+    )
+    sizes = replace(TOKENS, affine=bool(changes))
+    model = moved(lambda: TokenAutoencoder(sizes, net.layout, net.hidden_channels()))
+    rows, batches = some_rows(TargetNets([net])), Batches(image_set().train, [(0,)], 8)
+    found = TokenObjective(config, model, net, rows, batches).at(3)
+    assert found.loss.device == CUDA and {each.device for each in found.terms.values()} == {CUDA}
+    assert all(each.requires_grad for each in found.terms.values()) and reads.number == 0
 
 
 # Instances in training

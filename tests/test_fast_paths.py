@@ -15,6 +15,7 @@ from models.target_nets import ARCHITECTURES, architectures_by_class_id, get_arc
 from models.token_autoencoder import TokenAutoencoder, TokenSizes
 from tests.conftest import PAPER, instances_in_float64
 from tests.test_prep_autoencoder import TOLERANCE, assert_same, assert_same_gradients
+from training import ensembles
 from training.constants import TokenViews
 from training.ensembles import Ensemble, squared_errors
 from training.losses import (
@@ -53,9 +54,11 @@ def test_predicted_instances(name, on, dtype, form):
 @pytest.mark.parametrize(
     "name", [*(name for name in PAPER if name != "resnet56"), pytest.param("resnet56", marks=pytest.mark.slow)]
 )
-def test_instances_in_training(name):
-    """Three steps, batch norm and its running statistics included, in float64."""
+def test_instances_in_training(name, monkeypatch):
+    """Three steps, batch norm and its running statistics included, in float64, in parts of two and one instances."""
     net, state = instances_in_float64(name, *PHOTOS, m=M)
+    at_once = 2 * B * net.trained_layout.shapes[0][0] * 64
+    monkeypatch.setattr(ensembles, "IMAGE_NUMBERS", at_once // torch.get_num_threads())
     states = [{key: value[i] for key, value in state.items()} for i in range(M)]
     ensemble = Ensemble(net, state, partial(torch.optim.Adam, lr=1e-2, fused=True))
     one_by_one = plain.OneByOne(name, net.trained_layout, states, 1e-2)
@@ -68,7 +71,10 @@ def test_instances_in_training(name):
             assert_same(value, torch.stack([each[key].detach() for each in one_by_one.states]), key)
 
 
-def test_sirens_in_training():
+@pytest.mark.parametrize("at_once", [1, 16 * 4, 2 * 16 * B, 2**19])
+def test_sirens_in_training(at_once, monkeypatch):
+    """Three steps in parts of 1 point of a net, of 4 and 2 points, of two and one nets, and of all."""
+    monkeypatch.setattr(ensembles, "POINT_NUMBERS", at_once // torch.get_num_threads())
     net = TargetNet(siren((3, 16, 16, 1)))
     state = {key: value.double() for key, value in net.start(range(M)).items()}
     states = [{key: value[i] for key, value in state.items()} for i in range(M)]

@@ -14,7 +14,7 @@ SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if "run_script(main" in
 def without_help(text):
     """Return flags with nothing but their default beside them; tyro's right column starts where that of -h does."""
     lines = [line.replace("│", " ") for line in text.splitlines()]
-    column, helps = next(line.index("show this help") for line in lines if line.startswith("  -h, --help")), {}
+    column, helps = next(line.index("show this help") for line in lines if "show this help" in line), {}
     for line in lines:
         if re.match("  --[a-z]", line):
             flag = line.split()[0]

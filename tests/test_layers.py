@@ -100,3 +100,26 @@ def test_layers_that_compute_one_instance_alone_are_known(foreign):
     own = nn.Sequential(layers.Conv2d(1, 2, 3), layers.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), layers.Linear(2, 3))
     assert layers.foreign_layer(own) is None
     assert layers.foreign_layer(nn.Sequential(own, foreign)) == "1"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("own", [True, False])
+def test_maps_are_in_channels_last_memory_also_behind_images_of_one_channel(channels, own):
+    x = torch.randn(M, B, channels, 8, 8) if own else torch.randn(B, channels, 8, 8)
+    folded = layers.channels_last(layers.fold_instances(x) if own else x)
+    assert torch.equal(layers.unfold_instances(folded, M) if own else folded, x)
+    conv, weight = layers.Conv2d(channels, 4, 3, padding=1), torch.randn(M, 4, channels, 3, 3)
+    maps = functional_call(conv, {"weight": weight, "bias": torch.zeros(M, 4)}, (folded,))
+    assert folded.stride(1) == maps.stride(1) == 1
+
+
+def test_one_instance_on_points_has_the_gradients_of_a_linear_layer():
+    """With few inputs the weight has another layout."""
+    for inputs in (3, 40):
+        linear, x = layers.Linear(inputs, 5).double(), torch.randn(B, inputs, dtype=torch.float64, requires_grad=True)
+        state = {name: value.detach()[None].requires_grad_() for name, value in linear.named_parameters()}
+        ours, theirs = functional_call(linear, state, (x[None],))[0], linear(x)
+        torch.testing.assert_close(ours, theirs)
+        expected = torch.autograd.grad(theirs.sin().sum(), [*linear.parameters(), x])
+        for mine, other in zip(torch.autograd.grad(ours.sin().sum(), [*state.values(), x]), expected):
+            torch.testing.assert_close(mine.view_as(other), other)

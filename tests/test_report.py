@@ -38,7 +38,7 @@ WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}  # 
 def root(project_folder, tmp_path_factory):
     """Run the module's tests in a copy of the project in which one architecture and shapes were run, no search and no zoo."""
     root = copy_project(project_folder, tmp_path_factory.mktemp("report") / "project")
-    for name in ("multi", "missing", "zoo", "sane", "weights", "both", "single/latspace"):
+    for name in ("multi", "missing", "zoo", "sane", "across", "weights", "both", "single/latspace"):
         shutil.rmtree(root / "runs/photos" / name)
     for path in root.glob("runs/photos/single/eval_latspace_single.*"):
         path.unlink()
@@ -226,6 +226,29 @@ def test_nothing_sticks_out_and_everything_has_a_text(open_page, paths, name, sc
 
 
 @pytest.mark.slow
+def test_tabs_show_one_section_each_and_the_address_names_it(open_page, paths):
+    page = open_page(paths["photos"])
+    tabs = page.get_by_role("tab")
+    names = [tab.get_attribute("aria-controls") for tab in tabs.all()]
+    assert names == ["single", "stitching"]
+
+    def shown():
+        return [each.get_attribute("id") for each in page.get_by_role("tabpanel").all()]
+
+    assert shown() == ["single"]
+    tabs.nth(0).focus()
+    page.keyboard.press("ArrowRight")
+    assert shown() == ["stitching"] and page.url.endswith("#stitching")
+    assert page.evaluate("document.activeElement.getAttribute('aria-controls')") == "stitching"
+    chart, room = page.locator("#stitching .chart").first, page.locator("#stitching .group-charts > div").first
+    assert chart.locator("svg").first.bounding_box()["width"] == pytest.approx(room.bounding_box()["width"], abs=2)
+    page.reload()
+    assert shown() == ["stitching"]
+    tabs.nth(0).click()
+    assert shown() == ["single"]
+
+
+@pytest.mark.slow
 def test_charts_follow_a_change_of_the_colour_scheme(open_page, paths):
     page = open_page(paths["photos"])
     fill = "getComputedStyle(document.querySelector('.chart .xtitle')).fill"
@@ -237,6 +260,7 @@ def test_charts_follow_a_change_of_the_colour_scheme(open_page, paths):
 @pytest.mark.slow
 def test_the_page_has_every_figure_the_numbers_and_what_is_missing(open_page, paths, root):
     page = open_page(paths["photos"])
+    page.emulate_media(media="print")  # which has the sections of all tabs
     figures = [len(list((root / "runs/photos" / each).glob("*.png"))) for each in ("single", "stitching")]
     assert page.locator(".figures img").count() == sum(figures) and min(figures) >= 3
     numbers = page.locator(".numbers").all_inner_texts()

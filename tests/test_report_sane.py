@@ -262,6 +262,7 @@ def test_the_page_draws_what_is_chosen(root):
     path = report.main(config(root))
     properties = json.loads((root / "runs/photos/sane/predict_properties.json").read_text())["properties"]
     with launched() as browser, opened(browser, path.resolve(), {"width": 1400, "height": 900}) as page:
+        page.get_by_role("tab", name="SANE", exact=False).last.click()
         group = page.locator("#sane .group-charts").first
         chart, select = group.locator(".chart"), group.locator("select")
         for name in ("test_accuracy", "log_steps"):

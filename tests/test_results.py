@@ -37,7 +37,30 @@ PAIR = {"front": "a", "end": "b", "front_accuracy": 50.0, "end_accuracy": 60.0}
 PAIR |= dict.fromkeys(("task_loss", "least_squares", "orthogonal", "constant"), TWO)
 PAIR |= dict.fromkeys(("same_class", "cross_entropy", "relative_error", "mean_distance", "std_distance"), BY_KIND)
 PAIR |= {"hits": {"end_task_loss": [[1, 2, 3, 4], [4, 3, 2, 1]]}, "matrix": {"task_loss": [TWO, TWO]}}
+OF_CELL = {"name": "prep-both", "encoder": "prep", "objective": "both", "aligned": True, "about": "", "seeds": [0, 1]}
+MEASURED = ("agreement", "accuracy_error", "accuracy_correlation", "weight_r2")
+INSIDE = ("line_rank_correlation", "line_above_weights", "cka", "stitched", "emb_size", "seconds")
+
+
+def row_of_cell(*measures, **more):
+    values, intervals = dict.fromkeys(measures, [50.0, None]), dict.fromkeys(measures, [40.0, 60.0])
+    return {**OF_CELL, **more, **values, "interval": {**intervals, measures[0]: None}}
+
+
+CELL = row_of_cell(*MEASURED, *INSIDE, "r2_test_accuracy", "train_agreement")
+ACROSS = {
+    "seeds": [0, 1],
+    "cells": [CELL],
+    "ablations": [{**CELL, "name": "tokens-both-wide", "encoder": "tokens", "aligned": False, "about": "wider"}],
+    "sizes": [row_of_cell(*MEASURED, "train_agreement", nets=12)],
+    "symmetry": [row_of_cell("embedding_spread", "accuracy_spread", "agreement")],
+    "baselines": [{"name": "strongest", "agreement": [50.0, 40.0], "interval": {}}],
+    "gamma": [0.0, 1.0],
+    "lines": {"weights": [[10.0, 20.0], [10.0, 30.0]], "prep-both": [[10.0, 20.0], [10.0, 30.0]]},
+    "points": ["stem"],
+}
 GOOD = {
+    "compare_systems": ACROSS,
     "eval_single": SINGLE,
     "interpolate_single_arch": {
         "gamma": [0.0, 1.0],
@@ -69,7 +92,16 @@ GOOD = {
         "architectures": ["lenetlike", "resnet8"],
     },
     "create_mlp_dataset": {"fits": {"a": {"closeness": 0.9, "chamfer": float("nan")}, "b": {"closeness": 0.8}}},
-    "train_mlps": {"closeness": {"train": [0.9], "test": [0.8, 0.7]}},
+    "train_mlps": {
+        "closeness": {"train": [0.9], "val": [0.5], "test": [0.8, 0.7]},
+        "relative_error": {"train": [0.01], "val": [0.1], "test": [0.1, 0.2]},
+    },
+    "retrieve_mlps": {
+        "near": 5,
+        "chance": 0.5,
+        "among_nearest": {"embedding": 0.5, "weights": 1.0},
+        "ranks": {"embedding": [1, 8], "weights": [2, 3]},
+    },
     "interpolate_mlps": {
         "gamma": [0.0, 1.0],
         "latent": ALONG,
@@ -117,6 +149,7 @@ OF_ANY_NAMES = (
     "measures",
     "rank_correlation",
     "kinds",
+    "lines",
 )  # their entries
 DEEP = [3]
 for _ in range(9):
@@ -177,7 +210,7 @@ def test_an_entry_that_is_missing_is_named(name, path, tmp_path):
     for key in path[:-1]:
         parent = parent[key]
     del parent[path[-1]]
-    if path == ("transfer",) or len(path) == 2 and path[0] in OF_ANY_NAMES:
+    if path in (("transfer",), ("relative_error",), ("closeness", "val")) or len(path) == 2 and path[0] in OF_ANY_NAMES:
         numbers_of(PARTS[name], found, tmp_path / "photos" / "single")
         return
     with pytest.raises(InputError, match=rf"{name}.json.*'{path[-1]}'"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,23 +13,27 @@ from PIL import Image
 
 import create_mlp_dataset
 import interpolate_mlps
+import retrieve_mlps
 import train_mlps
 from data.instance_files import read_instance
 from data.meshes import signed_distance
 from data.nets import load_sirens
 from data.sdf_samples import balanced, sample_points, split_by_sign, unit_sphere
 from data.streams import balanced_indices, device_keys
+from evaluation.spaces import Space
 from evaluation.summary import print_summary
 from evaluation.surfaces import chamfer_distance, level_sets, mesh_facts
 from models.errors import InputError
 from models.instances import TargetNets
 from models.prep import pack
+from models.prep_autoencoder import Sizes
 from tests import miniature
 from tests.test_bad_input import refused
 from tests.test_resume import Stop, stop_after
 from tests.test_scripts import read_json
 from training.checkpoints import load_checkpoint, restore_model
 from training.ensembles import Ensemble, squared_errors
+from training.run import read_scalars
 
 CPU = torch.device("cpu")
 
@@ -123,7 +128,8 @@ def test_figure_numbers_and_files_along_the_line(run_dir):
     if along["pieces"][0] and along["pieces"][-1]:
         assert along["chamfer_to_start"][0] < along["chamfer_to_start"][-1]
     assert {path.suffix for path in run_dir.glob("interpolate_mlps.*")} == {".json", ".pdf", ".png", ".html"}
-    assert len(list((run_dir / "shapes").glob("*.ply"))) == 9 and (run_dir / "shapes/interpolate_mlps.glb").is_file()
+    assert found["unseen"]["gamma"] == found["gamma"] and len(list((run_dir / "shapes").glob("*.ply"))) == 12
+    assert (run_dir / "shapes/interpolate_mlps.glb").is_file()
 
 
 def test_figure_is_written_and_shows_something(run_dir):
@@ -161,6 +167,71 @@ def test_summary(run_dir, capsys):
     printed = capsys.readouterr().out
     for what in ("closeness to training SIRENs", "closeness to held-out SIRENs", "latent: empty meshes"):
         assert what in printed
+
+
+# Shapes never seen
+
+
+@pytest.mark.parametrize("encoder", ["probes", "linear"])
+def test_held_out_shapes_choose_and_are_measured(tmp_path, encoder):
+    """From one initialization, with shapes held out to choose the checkpoint, to lines between test shapes and retrieval."""
+    small = dict(init="mean", init_steps=100, optimizer="sgd", learning_rate=1e-2, num_shapes=10, num_val=2)
+    create_mlp_dataset.main(miniature.create_mlp_config(tmp_path, **small))
+    views = dict(mirror=True, stretch=0.1, shift=0.01, flip_units=encoder == "linear")
+    sizes = replace(miniature.train_mlps_config(tmp_path).sizes, encoder=encoder, num_probes=30)
+    changes = dict(sizes=sizes, affine_start="mean", affine_scale=1.0, goal=1.0, **views)
+    train_mlps.main(miniature.train_mlps_config(tmp_path, **changes))
+    run_dir = tmp_path / "runs/chairs/mlps"
+    found = read_json(run_dir / "train_mlps.json")
+    space = Space.load(run_dir)
+    for split, number in (("train", 6), ("val", 2), ("test", 2)):
+        _, measured = load(tmp_path, split).split_samples(50)
+        x, net = measured.samples[..., :3], measured.nets[0]
+        with torch.no_grad():
+            outputs, target = (net.run(rows, x).double() for rows in (space.predict(measured.rows), measured.rows))
+        relative = (outputs - target).square().mean(1) / (target - target.mean()).square().mean()
+        assert found["relative_error"][split] == pytest.approx(relative.tolist(), rel=1e-3) and len(relative) == number
+        assert found["closeness"][split] == pytest.approx(
+            ((outputs - target).abs() < 0.01).double().mean(1).tolist(), abs=0.021
+        )
+    validated = [line["closeness"] for line in read_scalars(run_dir / "scalars.jsonl") if "closeness" in line]
+    assert np.mean(found["closeness"]["val"]) == pytest.approx(max(validated))
+    interpolate_mlps.main(miniature.interpolate_mlps_config(tmp_path, split="test", num_pairs=1))
+    ranks = retrieve_mlps.main(miniature.retrieve_mlps_config(tmp_path, split="val"))["ranks"]
+    assert all(len(each) == 2 and all(1 <= rank <= 6 for rank in each) for each in ranks.values())
+
+
+@pytest.mark.slow
+def test_held_out_meshes_are_embedded_too(tmp_path):
+    """Ten boxes: a held-out one comes back closer to its SIREN than the mean of all training SIRENs' outputs is."""
+    source = tmp_path / "boxes"
+    source.mkdir()
+    for i, size in enumerate(np.linspace(0.4, 2.2, 10)):
+        trimesh.creation.box((1, size, 1)).export(source / f"box{i}.obj")
+    small = dict(source="meshes", dataset=str(source), hidden=(32, 32), init="mean", init_steps=300, optimizer="sgd")
+    small |= dict(learning_rate=1e-2, num_steps=200, lr_every=10, num_shapes=10, num_val=1, num_test=2, num_stored=800)
+    create_mlp_dataset.main(miniature.create_mlp_config(tmp_path, **{**small, "num_samples": 4000}))
+    sizes = Sizes((8, 160), emb_size=64, grid=4, row_length=64, row_channels=8, encoder="probes", num_probes=100)
+    changes = dict(dataset=str(source), sizes=sizes, affine_start="mean", affine_scale=1.0, clip_norm=1.0, goal=1.0)
+    train_mlps.main(miniature.train_mlps_config(tmp_path, **changes, num_steps=300, validate_every=50, meta_batch=4))
+    found = read_json(tmp_path / "runs/boxes/mlps/train_mlps.json")["relative_error"]
+    train, test = (load_sirens(miniature.folders(tmp_path), str(source), split, CPU) for split in ("train", "test"))
+    x, net = test.samples[..., :3], test.nets[0]
+    with torch.no_grad():
+        mean = torch.stack([net.run(row.expand(len(test), -1), x) for row in train.rows]).mean(0)
+        target = net.run(test.rows, x)
+    of_mean = (mean - target).square().mean() / target.var(correction=0)
+    assert np.mean(found["test"]) < 0.5 * of_mean
+
+
+def test_retrieval_agrees_with_its_own_neighbours(project, run_dir):
+    found = read_json(run_dir / "retrieve_mlps.json")
+    names = [path.stem for path in load(project, "train").paths]
+    assert list(found["found"]) == [path.stem for path in load(project, "test").paths] and found["chance"] == 2 / 4
+    for kind, ranks in found["ranks"].items():
+        near = [each[kind] in each["chamfer"] for each in found["found"].values()]
+        assert near == [rank <= 2 for rank in ranks] and found["among_nearest"][kind] == np.mean(near)
+        assert all(each[kind] in names for each in found["found"].values())
 
 
 # Stopped and resumed

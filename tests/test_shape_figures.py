@@ -42,8 +42,8 @@ def page_path(tmp_path_factory):
     latent = [sphere_mesh(radius) for radius in (0.3, 0.45, 0.6, 0.75)]
     two = trimesh.util.concatenate([sphere_mesh(0.2, -0.6), sphere_mesh(0.2, 0.6)])
     weights = [sphere_mesh(0.3), two, trimesh.Trimesh(), sphere_mesh(0.75)]
-    facts = [[mesh_facts(mesh) for mesh in meshes] for meshes in (latent, weights)]
-    write_shape_page(path, "<Chairs & more>", GAMMA, latent, weights, *facts)
+    rows = [ShapeRow("latent", latent, "#D55E00"), ShapeRow("<weights>", weights, "#777777")]
+    write_shape_page(path, "<Chairs & more>", GAMMA, rows)
     return path
 
 
@@ -76,6 +76,7 @@ def move(page, step):
 def test_the_slider_morphs_both_shapes_and_their_captions(page, page_path):
     start, middle = move(page, 0), move(page, 1)
     assert page.title() == "<Chairs & more>"
+    assert page.locator("h2").all_inner_texts() == ["latent", "<weights>"]
     assert (start["gamma"], middle["gamma"]) == ("γ = 0.00", "γ = 0.25")
     assert middle["captions"] == [
         f"volume {mesh_facts(sphere_mesh(0.45))['volume']:.3f} · 1 piece",

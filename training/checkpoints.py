@@ -152,18 +152,22 @@ def model_of_sizes(
 ) -> tuple[Callable[[], Autoencoder], Autoencoder]:
     """Return what builds the model of these sizes, checked, and one without numbers: only the shapes of its entries.
 
-    It is a NetSpace, or where `sizes` has tokens, SANE for `net`. Raise InputError, beginning with `where`, if they are
-    neither's.
+    It is a NetSpace, or where `sizes` has tokens, SANE for `net`, which a NetSpace with probes needs too. Raise InputError,
+    beginning with `where`, if they are neither's.
     """
     try:
         chosen = {name: tuple(each) if isinstance(each, list) else each for name, each in dict(sizes).items()}
         kind: type = TokenSizes if "token_size" in chosen else Sizes
-        in_words = ("alignment", "units") if kind is TokenSizes else ()  # checked where the model is built
-        numeric = [each for name, each in chosen.items() if name not in in_words]
+        in_words = ("alignment", "units") if kind is TokenSizes else ("encoder",)  # checked where the model is built
+        numeric = [each for name, each in chosen.items() if name not in (*in_words, "affine")]
         numbers = [n for each in numeric for n in (each if isinstance(each, tuple) else (each,))]
         known = {field.name for field in fields(kind)}
         least = 0 if kind is TokenSizes else 1
-        if not all(type(n) is int and least <= n < 2**31 for n in numbers) or not set(chosen) <= known:
+        if (
+            not all(type(n) is int and least <= n < 2**31 for n in numbers)
+            or not set(chosen) <= known
+            or (type(chosen.get("affine", True)) is not bool)
+        ):
             raise ValueError("not sizes")
         if chosen.get("layers", 0) > MOST_LAYERS or kind is TokenSizes and net is None:
             raise ValueError("not SANE's sizes")
@@ -172,7 +176,7 @@ def model_of_sizes(
             if kind is TokenSizes:
                 assert net is not None
                 return TokenAutoencoder(TokenSizes(**chosen), net.layout, net.hidden_channels())
-            return PrepAutoencoder(Sizes(**chosen), num_class_ids)
+            return PrepAutoencoder(Sizes(**chosen), num_class_ids, net)
 
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             return build, build()
@@ -191,7 +195,8 @@ def restore_model(
     Nothing is built before the shapes of the tensors in the checkpoint agree with its sizes.
     """
     sizes, what = saved.get("sizes"), f"{path} is not a NetSpace checkpoint"
-    if not (isinstance(sizes, dict) and "token_size" in sizes):
+    words = sizes if isinstance(sizes, dict) else {}
+    if "token_size" not in words and words.get("encoder", "convs") == "convs":
         try:
             emb_size, prep_shape = len(saved["0"]["conv4.0.bias"]), tuple(saved["1"]["scalelayer.scale"].shape)
         except (KeyError, TypeError, AttributeError, IndexError):

@@ -98,14 +98,17 @@ class Optim:
         )
 
 
+AffineStart = Literal["paper", "zero", "instance"]
+
+
 @dataclass(frozen=True)
 class Start:
     """Where an autoencoder starts."""
 
     encoder_start: Literal["paper", "scaled"] = "paper"  # PyTorch's default, or no biases and scaled to the PReps' size
-    affine_start: Literal["paper", "instance"] = "paper"  # affine head: near zero, or at a training instance
+    affine_start: AffineStart | Literal["mean"] = "paper"  # head: near zero, at zero, at an instance, at the mean one
     affine_quantile: Fraction = 1.0  # which instance: 0 is the weakest on validation images, 1 the strongest
-    affine_scale: NonNegative = 0.1  # std of the affine head's scale if it starts at an instance
+    affine_scale: NonNegative = 0.1  # std of the head's scale from zero or an instance; from mean, in units of spread
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,16 @@ class Views:
 
     prep_noise: NonNegative = 0.0  # std of noise, in units of each PRep's mean absolute value
     reorder_channels: bool = False  # hidden channels in random order: the same function
+
+
+@dataclass(frozen=True)
+class SirenViews:
+    """Other SIRENs that are made of a target in training, encoder and target alike: their functions are known exactly."""
+
+    mirror: bool = False  # half of them, left to right
+    stretch: Annotated[float, Limits(0, 0.9)] = 0.0  # largest change of the length along each axis, as a fraction
+    shift: NonNegative = 0.0  # largest shift along each axis
+    flip_units: bool = False  # the sign of half of the hidden units: the same function
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,15 @@ class TokenViews:
     def permuted(self) -> tuple[bool, bool]:
         """Whether the first and the second view have their channels in random order."""
         return self.views == "permuted", self.views != "canonical"
+
+
+@dataclass(frozen=True)
+class TokenStart:
+    """Where SANE starts."""
+
+    linear_start: Literal["paper", "components", "pytorch"] = "components"  # N(0, 0.02), principal components, larger
+    affine_start: AffineStart = "instance"  # affine head, if there is one: near zero, at zero, at the strongest net
+    affine_scale: NonNegative = 0.1  # std of the affine head's scale if it starts at zero or at an instance
 
 
 @dataclass(frozen=True)

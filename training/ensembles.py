@@ -17,13 +17,19 @@ from training.graphs import Graphed
 from training.run import FirstBad
 from training.runtime import MixedPrecision
 
-NUMBERS_AT_ONCE = 2**19  # of the activations of a SIREN's layer, on a CPU: 2 MB
+# Of a layer's activations that are computed at once, for each thread of a CPU: 2 and 4 MB were fastest.
+POINT_NUMBERS, IMAGE_NUMBERS = 2**19, 2**20
 
 
 def initial_state(net: TargetNet, keys: Sequence[tuple[int, ...]], device: torch.device) -> dict[str, Tensor]:
     """Return freshly initialized instances, entries (M, *shape), each from its own key."""
     seeds = [torch_seed("initialization", *key) for key in keys]
     return {name: value.to(device) for name, value in net.start(seeds).items()}
+
+
+def repeated(state: dict[str, Tensor], number: int) -> dict[str, Tensor]:
+    """Return one instance, entries (1, *shape), `number` times."""
+    return {name: value.expand(number, *value.shape[1:]).clone() for name, value in state.items()}
 
 
 def optimizer_of(
@@ -83,13 +89,12 @@ class Ensemble:
 
     def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Take one optimizer step of every instance on its own inputs (M, B, ...) and targets (M, B). Return losses (M,)."""
-        if len(self.net.input_shape) == 1 and not inputs.is_cuda:
-            return self._stepped(self._backward_in_parts(inputs, targets))
-        losses = self._losses(self.rows, inputs, targets)
         counters = [value for value in self.statistics.values() if not value.is_floating_point()]
         if counters:
             torch._foreach_add_(counters, 1)
-        return self.descend(losses)
+        if inputs.is_cuda:
+            return self.descend(self._losses(self.rows, inputs, targets))
+        return self._stepped(self._backward_in_parts(inputs, targets))
 
     def descend(self, losses: Tensor) -> Tensor:
         """Take one optimizer step of every instance down its own loss (M,). Return the losses."""
@@ -106,27 +111,34 @@ class Ensemble:
         return losses
 
     def _backward_in_parts(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return losses (M,) of points (M, B, 3), and set the gradient of `rows`, in parts that stay in a CPU's caches.
+        """Return losses (M,), and set the gradient of `rows`, for parts whose activations stay in a CPU's caches.
 
-        Points do not depend on each other, and a loss is a mean over them.
+        A part is some instances; of a SIREN, some of its points, for a loss is a mean over them. Batch norm needs all images.
         """
-        layout, num_points = self.net.trained_layout, inputs.shape[1]
-        width = max(shape[0] for shape in layout.shapes)
-        nets_at_once = max(NUMBERS_AT_ONCE // (num_points * width), 1)
-        points_at_once = max(NUMBERS_AT_ONCE // width, 1)
-        losses, gradients = [], []
-        for rows, own, wanted in zip(*(each.split(nets_at_once) for each in (self.rows.detach(), inputs, targets))):
-            state = {name: value.requires_grad_() for name, value in layout.unflatten(rows).items()}
-            total = torch.zeros(len(rows), dtype=rows.dtype)
-            for x, y in zip(own.split(points_at_once, 1), wanted.split(points_at_once, 1)):
+        layout, shape, batch = self.net.trained_layout, self.net.input_shape, inputs.shape[1]
+        on_points = len(shape) == 1
+        # Of an input in the widest layer of a SIREN, or in the first of a net on images.
+        numbers = max(each[0] for each in layout.shapes) if on_points else layout.shapes[0][0] * shape[1] * shape[2]
+        at_once = (POINT_NUMBERS if on_points else IMAGE_NUMBERS) * torch.get_num_threads()
+        nets_at_once = max(at_once // (batch * numbers), 1)
+        inputs_at_once = max(at_once // numbers, 1) if on_points else batch
+        losses = torch.zeros(len(self), dtype=self.rows.dtype)
+        gradients = torch.zeros_like(self.rows)
+        for start in range(0, len(self), nets_at_once):
+            nets = slice(start, start + nets_at_once)
+            state = layout.unflatten(self.rows.detach()[nets])
+            running = {name: value[nets] for name, value in self.statistics.items() if value.is_floating_point()}
+            trained = {name: value.requires_grad_() for name, value in state.items()}
+            for x, y in zip(*(each[nets].split(inputs_at_once, 1) for each in (inputs, targets))):
                 with self.precision or nullcontext():
-                    part = self._losses_of(state, x, y) * (x.shape[1] / num_points)
+                    part = self._losses_of({**trained, **running}, x, y) * (x.shape[1] / batch)
                 part.sum().backward()
-                total += part.detach()
-            losses.append(total)
-            gradients.append(layout.flatten({name: value.grad for name, value in state.items()}))
-        self.rows.grad = torch.cat(gradients)
-        return torch.cat(losses)
+                losses[nets] += part.detach()
+            for value, gradient in zip(trained.values(), layout.unflatten(gradients[nets]).values()):
+                if value.grad is not None:
+                    gradient.copy_(value.grad)
+        self.rows.grad = gradients
+        return losses
 
     def _losses_of(self, state: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
         outputs = self.net.run_in_training(state, inputs)

@@ -150,6 +150,13 @@ def behaviour(predicted: Tensor, target: Tensor, given: Given) -> Tensor:
     return distillation_losses(given.net.run(predicted, given.images), target_logits, given.temperature)
 
 
+def logit_behaviour(predicted: Tensor, target: Tensor, given: Given) -> Tensor:
+    """Compute the squared difference of logits for each instance (M,), from rows (M, >= P) (Meynent et al., 2025)."""
+    with torch.no_grad():
+        target_logits = given.net.run(target, given.images)  # (M, B, classes)
+    return logit_losses(given.net.run(predicted, given.images), target_logits)
+
+
 def weights(predicted: Tensor, target: Tensor, given: Given) -> Tensor:
     """Compute the error of the weights for each instance (M,), from rows (M, >= P)."""
     return weight_losses(predicted, target, given.scales)

@@ -7,22 +7,69 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.streams import stream, torch_seed
+from models.errors import InputError
 from models.instances import TargetNet
+from models.linear_encoders import LinearEncoder, ProbeEncoder
 from models.prep import pack
 from models.prep_autoencoder import PrepAutoencoder
 from models.rows import Channels, Layout, num_channels, reordering, reorderings
+from models.siren_rows import of_moved_points, with_flipped_units
 from models.token_autoencoder import TokenAutoencoder
-from training.constants import Start, TokenViews, Views
+from training.constants import SirenViews, Start, TokenStart, TokenViews, Views
 
 
-def start_at_instances(model: PrepAutoencoder, start: Start, rows: Tensor, scores: Tensor) -> None:
-    """Start a model, on the CPU, as `start` says, from training instances (N, P) and their scores (N,)."""
-    rows = rows.cpu()
-    if start.encoder_start == "scaled":
+def start_at_instances(
+    model: PrepAutoencoder, start: Start, rows: Tensor, scores: Tensor, samples: Tensor | None = None
+) -> None:
+    """Start a model, on the CPU, as `start` says, from training instances (N, P) and their scores (N,).
+
+    An encoder of probes takes these from SIRENs' `samples` (N, S, 4).
+
+    Raise InputError if an affine head should start somewhere and there is none.
+    """
+    rows, head = rows.cpu(), model.decoder.scalelayer
+    if isinstance(model.encoder, LinearEncoder):
+        model.encoder.start_at(pack(rows, model.prep_shape))
+    elif isinstance(model.encoder, ProbeEncoder):
+        assert samples is not None
+        model.encoder.start_at(pack(rows, model.prep_shape), probes(samples, model.sizes.num_probes))
+    elif start.encoder_start == "scaled":
         model.encoder.start_at(rows.square().mean().sqrt().item())
-    if start.affine_start == "instance":
-        chosen = scores.argsort()[int(start.affine_quantile * (len(rows) - 1))].item()
-        model.decoder.scalelayer.start_at(pack(rows[[chosen]], model.prep_shape)[0, 0], start.affine_scale)
+    if start.affine_start == "paper":
+        return
+    if head is None:
+        raise InputError(f"--affine-start {start.affine_start}: there is no affine head; add --affine-start paper")
+    chosen = scores.argsort()[int(start.affine_quantile * (len(rows) - 1))].item()
+    places = {"instance": rows[[chosen]], "mean": rows.mean(0, keepdim=True)}
+    row = places.get(start.affine_start, torch.zeros_like(rows[[chosen]]))
+    head.start_at(pack(row, model.prep_shape)[0, 0], start.affine_scale)
+    if start.affine_start == "mean":
+        head.rescale(pack(rows.std(0, correction=0)[None], model.prep_shape)[0, 0])
+
+
+def probes(samples: Tensor, num: int) -> Tensor:
+    """Return points (num, 3) on the CPU, drawn from the samples (N, S, 4) of all instances."""
+    points = samples[..., :3].flatten(0, 1)
+    return points[torch.from_numpy(stream("probes", num).integers(len(points), size=num))].cpu()
+
+
+def start_tokens(model: TokenAutoencoder, start: TokenStart, rows: Tensor, strongest: int) -> Tensor:
+    """Fit a model, on the CPU, to training instances (N, P) on any device, and start it as `start` says.
+
+    The instance of the index `strongest` is the reference that all are aligned to, and where an affine head may start. Return the
+    rows aligned, on the CPU.
+    """
+    rows = model.fit(rows.cpu(), rows[strongest].cpu())
+    if start.linear_start == "pytorch":
+        model.transformer.start_large()
+    elif start.linear_start == "components":
+        model.transformer.start_at(model.standardized(rows))
+    if model.affine is not None and start.affine_start != "paper":
+        tokens = model.standardized(rows[[strongest]])[0]
+        model.affine.start_at(
+            tokens if start.affine_start == "instance" else torch.zeros_like(tokens), start.affine_scale
+        )
+    return rows
 
 
 def reorder(rows: Tensor, net: TargetNet, views: Views, seed: int, step: int) -> Tensor:
@@ -99,3 +146,27 @@ def random_orders(layout: Layout, hidden: list[Channels], number: int, generator
     sizes, device = [num_channels(layout, channels) for channels in hidden], generator.device
     orders = [torch.rand(number, size, generator=generator, device=device).argsort(1) for size in sizes]
     return reorderings(layout, hidden, orders)
+
+
+def move_shapes(
+    rows: Tensor, points: Tensor, net: TargetNet, views: SirenViews, seed: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """Return other SIRENs, rows (M, P), and the points (M, S, 3) at which their outputs are those of the given ones.
+
+    Shapes are mirrored, stretched and shifted, as `views` says; hidden units may get the other sign.
+    """
+    m, rng = len(rows), stream("views of SIRENs", seed, step)
+    factors = 1 + views.stretch * rng.uniform(-1, 1, (m, 3))
+    shifts = views.shift * rng.uniform(-1, 1, (m, 3))
+    if views.mirror:
+        factors[:, 0] *= rng.choice((-1, 1), m)
+    if views.mirror or views.stretch or views.shift:
+        lengths, offsets = (torch.from_numpy(each).to(rows) for each in (factors, shifts))
+        # f(x / lengths - offsets) has at lengths * (x + offsets) what f has at x.
+        rows = of_moved_points(net.layout, rows, torch.diag_embed(1 / lengths), -offsets)
+        points = lengths[:, None] * (points + offsets[:, None])
+    if views.flip_units:
+        widths = [shape[0] for shape in net.layout.shapes[:-2:2]]
+        signs = [torch.from_numpy(rng.choice((-1.0, 1.0), (m, width))).to(rows) for width in widths]
+        rows = with_flipped_units(net.layout, rows, signs)
+    return rows, points

@@ -50,3 +50,47 @@ for (const section of document.querySelectorAll("main > section")) {
     return Promise.all(draw ? [...drawn, draw(meshes.map(mesh => mesh.trace))] : drawn);
   });
 }
+
+// With JavaScript, the links above the sections are tabs: one section is shown, the address names it, arrow keys go through them.
+const tabs = [...document.querySelectorAll("nav a")];
+const panelOf = tab => document.querySelector(tab.hash);
+
+function select(chosen) {
+  for (const tab of tabs) {
+    const panel = panelOf(tab), shown = tab === chosen;
+    tab.setAttribute("aria-selected", shown);
+    tab.tabIndex = shown ? 0 : -1;
+    panel.hidden = !shown;
+    if (shown)  // a hidden chart has no size
+      panel.querySelectorAll(".js-plotly-plot").forEach(plot => Plotly.Plots.resize(plot));
+  }
+}
+
+if (tabs.length) {
+  document.querySelector("nav ul").setAttribute("role", "tablist");
+  for (const tab of tabs) {
+    const panel = panelOf(tab);
+    tab.id = `tab-${panel.id}`;
+    tab.parentElement.setAttribute("role", "none");
+    tab.setAttribute("role", "tab");
+    tab.setAttribute("aria-controls", panel.id);
+    panel.setAttribute("role", "tabpanel");
+    panel.setAttribute("aria-labelledby", tab.id);
+    tab.addEventListener("click", event => {
+      event.preventDefault();
+      history.replaceState(null, "", tab.hash);
+      select(tab);
+    });
+    tab.addEventListener("keydown", event => {
+      const step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const next = tabs[(tabs.indexOf(tab) + step + tabs.length) % tabs.length];
+      next.click();
+      next.focus();
+    });
+  }
+  const named = () => select(tabs.find(tab => tab.hash === location.hash) ?? tabs[0]);
+  addEventListener("hashchange", named);
+  named();
+}

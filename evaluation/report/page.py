@@ -44,6 +44,9 @@ ALTERNATIVES = {
     "stitch_matrix": "Accuracy of stitched nets relative to the end net, for all pairs of points of one size",
     "compare_nets": "Measures of similarity for all pairs of points of two nets",
     "compare_nets_points": "Measures of similarity at the same point of two nets, of reordered copies and untrained fronts",
+    "compare_systems": "Agreement, error of accuracy and R² of weights of cells and ablations, every seed with mean and interval",
+    "compare_systems_sizes": "Error and correlation of accuracy over the number of training nets, by encoder",
+    "compare_systems_symmetry": "Spread of embeddings and of decoded accuracy over reordered copies, and accuracy along lines",
     "inside_similarity": "Similarity of pairs of nets over points, by the kind of pair, with intervals",
 }
 # Title, vertical axis, whether it is logarithmic, and the curves' names in scalars.jsonl.
@@ -61,7 +64,7 @@ CURVES = (
         False,
         ("val_accuracy", "best_val_accuracy", *(f"val_accuracy_{name}" for name in ARCHITECTURES)),
     ),
-    ("Closeness to training SIRENs", "fraction within 0.01", False, ("closeness",)),
+    ("Closeness to the SIRENs that choose", "fraction within 0.01", False, ("closeness",)),
     ("ClassIds right in training", "fraction", False, ("right_class_ids",)),
     ("Learning rate", "learning rate", True, ("learning_rate",)),
 )

@@ -12,11 +12,11 @@ from models.architecture_pool import ArchitecturePool
 from models.registry import ARCHITECTURES
 from models.siren import SirenNets
 from safetensors.torch import save_file
-from training.ensembles import Ensemble, SirenEnsemble
 
 from models.instances import ArchitectureOnImages, run_instances
 from models.prep import pack, unpack
 from models.prep_autoencoder import PrepAutoencoder, Sizes
+from training.ensembles import Ensemble, SirenEnsemble
 from training.losses import (
     class_id_losses,
     distillation_loss,
