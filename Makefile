@@ -108,7 +108,7 @@ demo-3d: $(VENV)/installed ## fits SIRENs to 64 chairs, trains their NetSpace, a
 	$(RUN) report.py chairs
 
 # Both ranks of the fits run side by side; the first waits for the other.
-demo-unseen: $(VENV)/installed ## fits SIRENs to 1,280 chairs, and embeds those that were never seen: 25 minutes
+demo-unseen: $(VENV)/installed ## fits SIRENs to 1,280 chairs, and embeds those that were never seen: 20 to 30 minutes
 	OMP_NUM_THREADS=1 $(MAKE) --jobs 2 unseen-fits-0 unseen-fits-1
 	$(RUN) train_mlps.py chairs-unseen
 	$(RUN) interpolate_mlps.py chairs-unseen
