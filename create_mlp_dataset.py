@@ -28,8 +28,8 @@ from models.instances import TargetNet
 from models.target_nets import siren
 from training.constants import AtLeast2, Count, Flat, Fraction, Index, Positive, Seed, SideBySide
 from training.distributed import is_first
-from training.ensembles import Ensemble, initial_state, optimizer_of, repeated, squared_errors
-from training.fits import Init, nets_folder, plan_fits, start_of
+from training.ensembles import initial_state, repeated
+from training.fits import Init, ensemble_of, nets_folder, plan_fits, start_of
 from training.runtime import lock_folder, mixed_precision, pick_device, provenance
 from training.zoo import Zoo
 
@@ -108,15 +108,14 @@ def main(config: Config) -> dict[str, dict[str, float]]:
     shapes = make_shapes(config.source, config.dataset, shapes_dir, config.num_shapes, config.num_samples, seed)
     plans, lists, train = plan_fits(config, net, shapes)  # refuses now, not after hours of fitting
 
-    zoo, precision = Zoo(config), mixed_precision(device, config.sides.precision or "float32")
+    zoo, precision = Zoo(config), mixed_precision(device, config.sides.precision or "tf32")
     shared = start_of(config, net, zoo, plans, train, device)
     for stack in zoo.stacks(plans):
         keys = [(seed, plan.index) for plan in stack.plans]
         pairs = [fit_samples(shapes[i], config.num_samples, config.num_stored, (seed, i)) for _, i in keys]
         samples, measured = (torch.stack(each).to(device) for each in zip(*pairs))
         start = initial_state(net, keys, device) if shared is None else repeated(shared, len(keys))
-        optimizer = optimizer_of(config.optimizer, config.learning_rate)
-        ensemble = stack.start(Ensemble(net, start, optimizer, squared_errors, precision))
+        ensemble = stack.start(ensemble_of(config, net, start, precision))
         draws = device_keys("points of a fit", keys, device)
         for step in stack.steps():
             ensemble.set_learning_rate(config.learning_rate * config.lr_decay ** (step // config.lr_every))

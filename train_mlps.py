@@ -25,9 +25,10 @@ from evaluation.metrics import closeness, closeness_to, errors_to, outputs_at_sa
 from evaluation.spaces import Space, about_sirens
 from models.errors import InputError
 from models.prep_autoencoder import PrepAutoencoder, Sizes
+from models.rows import index_on
 from training.constants import Count, Flat, Fraction, Optim, Seed, SirenViews, Start, Views
 from training.distributed import is_first, rank_slice
-from training.graphs import Graphed
+from training.graphs import COMPILED_PREP, Graphed
 from training.losses import sdf_losses
 from training.run import Run, run_constants
 from training.runtime import mixed_precision, pick_device, provenance
@@ -113,13 +114,13 @@ def main(config: Config) -> dict[str, list[float]]:
     def loss_of(rows: Tensor, x: Tensor, target: Tensor) -> Tensor:
         return sdf_losses(net.run(model(rows), x), target).sum() / config.meta_batch
 
-    graphed = Graphed(loss_of, model, precision)
+    graphed = Graphed(loss_of, model, precision, compiled=model.width >= COMPILED_PREP)
     for step in run.steps(config.optim.num_steps if run.best_score < config.goal else 0):
         chosen = meta_batch(len(train), config.meta_batch, seed, step)
-        targets = torch.tensor(chosen, device=device)
+        targets = index_on(device, chosen)
         indices = balanced_indices(keys[targets], step, config.num_points, points.shape[1])
         x, target = points[targets[:, None], indices], outputs[targets[:, None], indices]  # (M, num_points[, 3])
-        rows, x = move_shapes(train.rows[chosen], x, net, config.moves, seed, step)  # (M, P)
+        rows, x = move_shapes(train.rows[targets], x, net, config.moves, seed, step)  # (M, P)
         rows = add_noise(reorder(rows, net, config.views, seed, step), model.width, config.views, seed, step)
         rows, x, target = (each[rank_slice()] for each in (rows, x, target))  # this rank's m of the M targets
         run.descend(graphed(rows, x, target) if len(rows) else None, [train.paths[i] for i in chosen])

@@ -27,10 +27,11 @@ from evaluation.spaces import Space, about_images
 from models.errors import InputError
 from models.instances import TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
+from models.rows import index_on
 from models.target_nets import architectures_by_class_id
 from training.constants import Count, Flat, Fraction, Optim, Positive, Seed, Start, Views
 from training.distributed import rank_slice
-from training.graphs import Graphs
+from training.graphs import Graphs, read_later
 from training.losses import Teacher, boundary_pairs, class_id_losses, interpolate_boundaries, teacher_losses
 from training.run import Run, run_constants
 from training.runtime import mixed_precision, pick_device
@@ -130,14 +131,16 @@ def step_losses(
     if not needed:
         nothing = torch.zeros((), device=x.device)
         return None, {"kd_loss": nothing, "class_id_loss": nothing, "right_class_ids": nothing}
-    encoded = graphs.encode(rows[needed])
-    embeddings = encoded.new_zeros(len(rows), encoded.shape[1])  # (M, E)
-    embeddings = embeddings.index_copy(0, torch.tensor(needed, device=x.device), encoded)
+    needed_here = index_on(x.device, needed)
+    encoded = graphs.encode(rows[needed_here])
+    embeddings = encoded.new_zeros(len(rows), encoded.shape[1]).index_copy(0, needed_here, encoded)  # (M, E)
     between, between_ids = interpolate_boundaries(embeddings, pairs, num_class_ids)
     embeddings, desired = torch.cat([embeddings, between])[rank_slice()], [*class_ids, *between_ids][rank_slice()]
     class_logits = graphs.classify(embeddings)
-    predicted_ids = class_logits.argmax(1).tolist()  # the one value that a step reads back from the device
-    logits = graphs.run(graphs.decode(embeddings), predicted_ids, x)
+    read = read_later(class_logits.argmax(1))
+    predicted = graphs.decode(embeddings)
+    predicted_ids = read()  # the one value that a step reads back from the device
+    logits = graphs.run(predicted, predicted_ids, x)
     kd = teacher_losses(logits, teacher, labels, config.temperature, config.alpha).sum()
     class_id = class_id_losses(class_logits, desired).sum()
     right = sum(mine == theirs for mine, theirs in zip(predicted_ids, desired)) / len(made_of)

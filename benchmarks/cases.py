@@ -21,7 +21,7 @@ from models.target_nets import architectures_by_class_id, get_architecture, sire
 from models.token_autoencoder import TokenAutoencoder, TokenSizes
 from training.constants import TokenViews
 from training.ensembles import Ensemble, squared_errors
-from training.graphs import Graphed, Graphs
+from training.graphs import COMPILED_PREP, Graphed, Graphs, read_later
 from training.losses import (
     boundary_pairs,
     class_id_losses,
@@ -95,7 +95,7 @@ def single_step(
             target = net.run(rows, x)
         return distillation_losses(net.run(model(rows), x), target, 4.0).mean()
 
-    graphed = Graphed(loss, model, mixed_precision(device, precision))
+    graphed = Graphed(loss, model, mixed_precision(device, precision), compiled=model.width >= COMPILED_PREP)
     return optimize(adam(model, plainly), plain_loss if plainly else partial(graphed, rows, x))
 
 
@@ -116,16 +116,19 @@ def multi_step(plainly: bool, device: torch.device, batch: int = 128) -> Step:
 
     mixed = mixed_precision(device, None)
     graphs = Graphs(model, nets, mixed)
+    graphed_teacher = Graphed(lambda x: teacher.run(teacher_row, x)[0], None, mixed)
 
     def loss() -> Tensor:
-        with torch.no_grad(), mixed:
-            teacher_logits = teacher.run(teacher_row, x)[0]
+        with torch.no_grad():
+            teacher_logits = graphed_teacher(x)
         embeddings = graphs.encode(rows)
         between, between_ids = interpolate_boundaries(embeddings, boundary_pairs(class_ids, len(nets)), len(nets))
         embeddings, desired = torch.cat([embeddings, between]), class_ids + between_ids
         class_logits = graphs.classify(embeddings)
-        class_logits.argmax(1).tolist()  # what a step reads back; untrained, it would choose any architecture
-        predicted = graphs.run(graphs.decode(embeddings), desired, x)
+        read = read_later(class_logits.argmax(1))
+        decoded = graphs.decode(embeddings)
+        read()  # what a step reads back; untrained, it would choose any architecture
+        predicted = graphs.run(decoded, desired, x)
         kd = teacher_losses(predicted, teacher_logits, labels, 4.0, 0.9).sum()
         return kd + class_id_losses(class_logits, desired).sum()
 
@@ -146,7 +149,7 @@ def sdf_step(plainly: bool, device: torch.device, points: int) -> Step:
     def loss(rows: Tensor, x: Tensor, target: Tensor) -> Tensor:
         return sdf_losses(net.run(model(rows), x), target).mean()
 
-    graphed = Graphed(loss, model, mixed_precision(device, None))
+    graphed = Graphed(loss, model, mixed_precision(device, None), compiled=model.width >= COMPILED_PREP)
     return optimize(adam(model, plainly), plain_loss if plainly else partial(graphed, rows, x, target))
 
 
@@ -171,14 +174,14 @@ def instance_training(
     return partial(plain.OneByOne(name, net.trained_layout, states, 1e-3).step, x, y, F.cross_entropy)
 
 
-def siren_fitting(plainly: bool, device: torch.device, m: int, points: int, precision: Precision = "float32") -> Step:
+def siren_fitting(plainly: bool, device: torch.device, m: int, points: int, precision: Precision = "tf32") -> Step:
     """Return a step of M SIRENs of the paper's size, each at its own points."""
     net = TargetNet(siren())
     state = {key: value.to(device) for key, value in net.start(range(m)).items()}
     x, y = torch.rand(m, points, 3, device=device) * 2 - 1, torch.rand(m, points, device=device)
     if not plainly:
         adam, mixed = partial(torch.optim.Adam, lr=1e-4, fused=True), mixed_precision(device, precision)
-        return partial(Ensemble(net, state, adam, squared_errors, mixed).step, x, y)
+        return partial(Ensemble(net, state, adam, squared_errors, mixed, compiled=True).step, x, y)
     states = [{key: value[i] for key, value in state.items()} for i in range(m)]
     return partial(plain.OneByOne("siren", net.layout, states, 1e-4).step, x, y, F.mse_loss)
 

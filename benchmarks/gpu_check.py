@@ -38,7 +38,7 @@ WARM_UP = 3  # steps
 TIMED = {
     "single": ("eager",),
     "resnet8-132": ("tf32", "float32"),
-    "siren": ("tf32", "bfloat16"),
+    "siren": ("float32", "bfloat16"),
     "multi": ("eager",),
     "photos": (),
     "sdf": (),
@@ -127,14 +127,13 @@ def profile(step: Step, device: torch.device, path: Path) -> str:
     """Write a profile of 3 steps, and return the operations that take longest, milliseconds and calls of a step."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     activities += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
-    with without_graphs():
-        for _ in range(WARM_UP):
+    for _ in range(WARM_UP):
+        step()
+    with torch.profiler.profile(activities=activities) as found:
+        for _ in range(3):
             step()
-        with torch.profiler.profile(activities=activities) as found:
-            for _ in range(3):
-                step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
     averages, key = found.key_averages(), f"self_{device.type}_time_total"
     path.write_text(averages.table(sort_by=key, row_limit=40, max_name_column_width=90))
     times = [(each.self_device_time_total or each.self_cpu_time_total, each.count, each.key) for each in averages]
@@ -162,7 +161,7 @@ def paths(device: torch.device, out: Path, tiny: bool, deadline: float) -> None:
     report("checks", check_waits(steps["single"](), device))
     for name in PROFILED:
         if name in steps and time.monotonic() < deadline + 30:
-            print(f"{name}, eager:\n{profile(steps[name](), device, out / f'profile-{name}.txt')}", flush=True)
+            print(f"{name}:\n{profile(steps[name](), device, out / f'profile-{name}.txt')}", flush=True)
 
 
 # CIFAR-10
@@ -178,15 +177,16 @@ def make_instances(folders: Folders, tiny: bool) -> tuple[int, ...]:
     return lengths
 
 
-def train_space(rate: float, reorder: bool, num_steps: int, folders: Folders, runs_dir: Path, tiny: bool) -> float:
-    """Train NetSpace on these instances, as on `photos` but for its sizes, and return the seconds of it all."""
+def train_space(num_steps: int, folders: Folders, runs_dir: Path, tiny: bool) -> float:
+    """Train NetSpace on these instances, as on `photos` but for its sizes and rate, and return the seconds of it all."""
     base = train_single_arch.PRESETS["photos" if tiny else "cifar10"]
-    changes = {"num_steps": num_steps, "learning_rate": rate, "validate_every": max(num_steps // 8, 1)}
+    changes = {"num_steps": num_steps, "learning_rate": 1e-3, "validate_every": max(num_steps // 8, 1)}
     config = replace(
         base,
+        temperature=1.0,
         optim=replace(base.optim, schedule="one-cycle", clip_norm=1.0, **changes),
         start=replace(base.start, affine_start="instance", affine_quantile=0.8),
-        views=replace(base.views, prep_noise=0.3, reorder_channels=reorder),
+        views=replace(base.views, prep_noise=0.3),
         folders=replace(folders, runs_dir=runs_dir),  # the instances are read through their lists, which name them
     )
     began = time.monotonic()
@@ -195,7 +195,7 @@ def train_space(rate: float, reorder: bool, num_steps: int, folders: Folders, ru
 
 
 def cifar10(device: torch.device, out: Path, tiny: bool, deadline: float, data_dir: Path) -> None:
-    """Train instances, and their NetSpace for the time that is left; rate and orders are chosen on validation instances."""
+    """Train instances, and their NetSpace for the time that is left."""
     began = time.monotonic()
     folders = Folders(lists_dir=out / "input_lists", runs_dir=out, data_dir=data_dir)
     facts: dict[str, Any] = {"machine": machine(device)}
@@ -206,23 +206,14 @@ def cifar10(device: torch.device, out: Path, tiny: bool, deadline: float, data_d
         print(f"{time.monotonic() - began:.0f} s: {json.dumps(found)}", flush=True)
 
     report(lengths=make_instances(folders, tiny))
-    num_steps, trials = (4, [(1e-3, True)]) if tiny else (1000, [(1e-3, True), (3e-3, True), (1e-3, False)])
-    errors = {}
-    for rate, reorder in trials:
-        runs_dir = out / "trials" / f"{rate:g}-{reorder}"
-        long = train_space(rate, reorder, num_steps, folders, runs_dir, tiny)
-        best = next(runs_dir.rglob("best.pt"))
-        errors[rate, reorder] = torch.load(best, weights_only=True)["best_score"]
-        report(validation_errors=[[*trial, error] for trial, error in errors.items()])
-    # Loading, validations and the first trial's tuning of cuDNN take no part in a step: two lengths tell it apart.
-    few = max(num_steps // 10, 1)
-    short = train_space(*trials[-1], few, folders, out / "trials" / "short", tiny)
-    seconds_a_step = max((long - short) / (num_steps - few), 1e-4)
-    left = deadline - time.monotonic() - (short - few * seconds_a_step) - 25  # the rest evaluates
-    chosen = min(errors, key=errors.__getitem__)
-    num_steps = num_steps if tiny else max(int(left / seconds_a_step), num_steps)
-    report(chosen=chosen, steps=num_steps, seconds_a_step=seconds_a_step)
-    report(seconds=train_space(*chosen, num_steps, folders, out, tiny))
+    # Loading, validations and compiling take no part in a step: two lengths tell it apart. The first one compiles.
+    few, many = (1, 4) if tiny else (100, 1500)
+    tried = [train_space(steps, folders, out / "tried" / str(i), tiny) for i, steps in enumerate((few, few, many))]
+    seconds_a_step = max((tried[2] - tried[1]) / (many - few), 1e-4)
+    left = deadline - time.monotonic() - (tried[1] - few * seconds_a_step) - 25  # the rest evaluates
+    num_steps = many if tiny else max(int(left / seconds_a_step), many)
+    report(steps=num_steps, seconds_a_step=seconds_a_step, tried=tried)
+    report(seconds=train_space(num_steps, folders, out, tiny))
     for script in (eval_single, interpolate_single_arch, visualize_prep):
         script.main(replace(script.PRESETS["photos" if tiny else "cifar10"], folders=folders))
     report(whole_seconds=time.monotonic() - began)

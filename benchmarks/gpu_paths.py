@@ -19,7 +19,7 @@ from models.instances import TargetNet, TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import architectures_by_class_id, get_architecture, siren
 from training.ensembles import Ensemble, cross_entropies, squared_errors
-from training.graphs import Graphed, Graphs
+from training.graphs import COMPILED_PREP, Graphed, Graphs
 from training.losses import distillation_losses, sdf_losses, teacher_losses
 from training.runtime import Precision, mixed_precision
 
@@ -77,7 +77,7 @@ def single(device: torch.device, dtype: torch.dtype, precision: Precision) -> Fo
             target = net.run(rows, x)
         return distillation_losses(net.run(model(rows), x), target, 4.0).mean()
 
-    graphed = Graphed(loss, model, mixed_precision(device, precision))
+    graphed = Graphed(loss, model, mixed_precision(device, precision), compiled=model.width >= COMPILED_PREP)
     return with_gradients(graphed(*(each.to(device, dtype) for each in (rows, x))), model)
 
 
@@ -106,7 +106,7 @@ def sirens(device: torch.device, dtype: torch.dtype, precision: Precision) -> Fo
     def loss(rows: Tensor, points: Tensor, targets: Tensor) -> Tensor:
         return sdf_losses(net.run(model(rows), points), targets).sum()
 
-    graphed = Graphed(loss, model, mixed_precision(device, precision))
+    graphed = Graphed(loss, model, mixed_precision(device, precision), compiled=model.width >= COMPILED_PREP)
     return with_gradients(graphed(*(each.to(device, dtype) for each in (rows, points, targets))), model)
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from models.errors import InputError
-from models.layers import channels_last, fold_instances, foreign_layer, unfold_instances
-from models.rows import Channels, Layout, fuse_batch_norm
+from models.layers import channels_last, fold_instances, foreign_layer, on_tensor_cores, unfold_instances
+from models.rows import Channels, Layout, fuse_batch_norm, index_on
 from models.target_nets import Architecture, siren
 from models.target_nets.parts import PartedNet, find_point, points_of
 
@@ -118,7 +118,7 @@ class TargetNet:
         Rows (M, P) hold fused parameters; a wider row is padded, and the padding is ignored. Inputs are (B, *input_shape)
         for all instances, or (M, B, *input_shape).
         """
-        return self._run(self.fused, self.layout.unflatten(rows[:, : self.num_parameters]), inputs, self.input_shape)
+        return self._run(self.fused, self._parameters(rows), inputs, self.input_shape)
 
     @property
     def points(self) -> list[str]:
@@ -185,7 +185,14 @@ class TargetNet:
             return [tuple(each.shape[1:]) for each in self._parted(inputs, until=self.points)]
 
     def _run_cut(self, rows: Tensor, inputs: Tensor, shape: tuple[int, ...], **cut: Any) -> Any:
-        return self._run(self._parted, self.layout.unflatten(rows[:, : self.num_parameters]), inputs, shape, **cut)
+        return self._run(self._parted, self._parameters(rows), inputs, shape, **cut)
+
+    def _parameters(self, rows: Tensor) -> dict[str, Tensor]:
+        """Return parameters (M, *shape) from rows (M, >= P). On a GPU in bfloat16, those of convs are cast at once."""
+        rows = rows[:, : self.num_parameters]
+        if self.folds and len(self.input_shape) == 3 and on_tensor_cores(rows):
+            rows = rows.to(torch.bfloat16)
+        return self.layout.unflatten(rows)
 
     def _run(
         self, module: nn.Module, state: dict[str, Tensor], inputs: Tensor, shape: tuple[int, ...], **cut: Any
@@ -337,5 +344,6 @@ class TargetNets:
         outputs = []
         for net, indices in self.groups(class_ids):
             order += indices
-            outputs.append(run_net(net, rows if len(indices) == len(rows) else rows[indices], inputs))
-        return torch.cat(outputs)[sorted(range(len(order)), key=order.__getitem__)]
+            own = rows if len(indices) == len(rows) else rows[index_on(rows.device, indices)]
+            outputs.append(run_net(net, own, inputs))
+        return torch.cat(outputs)[index_on(rows.device, sorted(range(len(order)), key=order.__getitem__))]

@@ -8,11 +8,17 @@ What has no parameters (activations, pooling, flatten, sums) is plain PyTorch. S
 one net. models/instances.py chooses the form; only this file computes M instances.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 FEW_INPUTS = 16  # of a linear layer
+FEW_PRODUCTS = 4  # of a linear layer that is computed as a sum of them
+# On a GPU in bfloat16: input channels of an instance from which on grouped convs are fast; instances that are merged, and their
+# channels, at most.
+FEW_CHANNELS, MERGED_INSTANCES, MERGED_CHANNELS = 16, 8, 256
 
 
 def fold_instances(x: Tensor) -> Tensor:
@@ -54,10 +60,48 @@ class Conv2d(nn.Conv2d):
         if self.weight.dim() == 4:
             return F.conv2d(x, self.weight, self.bias, stride, self.padding, self.dilation)
         m, o, i, kh, kw = self.weight.shape
-        bias = None if self.bias is None else self.bias.reshape(m * o)
-        weight = self.weight.reshape(m * o, i, kh, kw).contiguous(memory_format=torch.channels_last)
+        weight, bias = self.weight, None if self.bias is None else self.bias.reshape(m * o)
         groups = 1 if x.shape[1] == i else m  # instances that share their images share the input channels
+        if groups > 1 and on_tensor_cores(x):
+            if self.kernel_size == (1, 1) or self.stride != (1, 1):
+                return merged_conv2d(x, weight, bias, stride, self.padding, self.dilation)
+            if i < FEW_CHANNELS and o % FEW_CHANNELS == 0:
+                x, weight = filled_channels(x, m), F.pad(weight, (0, 0, 0, 0, 0, FEW_CHANNELS - i))
+        weight = weight.reshape(m * o, -1, kh, kw).contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, weight, bias, stride, self.padding, self.dilation, groups)
+
+
+def on_tensor_cores(x: Tensor) -> bool:
+    """Return whether convs of x are computed on a GPU in bfloat16."""
+    return x.is_cuda and (torch.is_autocast_enabled("cuda") or x.dtype == torch.bfloat16)
+
+
+def filled_channels(x: Tensor, m: int) -> Tensor:
+    """Return maps (B, M*I, H, W) with zeros after each instance's channels, FEW_CHANNELS of each, in channels-last memory."""
+    x = x.permute(0, 2, 3, 1).unflatten(3, (m, -1))
+    return F.pad(x, (0, FEW_CHANNELS - x.shape[4])).flatten(3).permute(0, 3, 1, 2)
+
+
+def merged_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any = (1, 1)
+) -> Tensor:
+    """Compute a grouped conv of M instances as convs of several instances each, with zeros between them in the weights.
+
+    x is (B, M*I, H, W), weight (M, O, I, k, k), bias (M*O,). cuDNN computes grouped convs with a stride, and of one pixel, group
+    by group: merged, they are several times faster (docs/performance.md). NaN spreads to the instances merged with its own.
+    """
+    m, o, i, kh, kw = weight.shape
+    at_once = max(min(MERGED_INSTANCES, MERGED_CHANNELS // i, m), 1)
+    parts = -(-m // at_once)
+    weight = F.pad(weight, (0, 0) * 4 + (0, parts * at_once - m)).view(parts, at_once, o, 1, i, kh, kw)
+    own = torch.eye(at_once, dtype=weight.dtype, device=weight.device).view(at_once, 1, at_once, 1, 1, 1)
+    weights = list((weight * own).reshape(parts, at_once * o, at_once * i, kh, kw).to(x.dtype).unbind())
+    rest = m - (parts - 1) * at_once
+    weights[-1] = weights[-1][: rest * o, : rest * i]
+    inputs = x.split(at_once * i, 1)
+    out = [F.conv2d(x, w, None, stride, padding, dilation) for x, w in zip(inputs, weights)]
+    joined = out[0] if parts == 1 else torch.cat(out, 1)
+    return joined if bias is None else joined + bias.to(joined.dtype)[:, None, None]
 
 
 class Linear(nn.Linear):
@@ -70,6 +114,8 @@ class Linear(nn.Linear):
         if self.weight.dim() == 2:
             return super().forward(x)
         m, o, i = self.weight.shape
+        if x.dim() == 3 and torch.compiler.is_compiling():
+            return self.fusible(x)
         if x.dim() == 3 and m == 1:  # faster than a batch of one product
             weight = self.weight.squeeze(0).t()
             # The gradient has the layout of what is multiplied: with few inputs, a row for each is 8 times faster on a CPU.
@@ -80,6 +126,19 @@ class Linear(nn.Linear):
             return torch.baddbmm(bias, x, weight)
         out = torch.bmm(x.view(-1, m, i).transpose(0, 1), weight) + bias  # (M, B, O)
         return out.transpose(0, 1).reshape(-1, m * o)
+
+    def fusible(self, x: Tensor) -> Tensor:
+        """Compute M instances on points (M, B, I) so that a compiler joins the layer with the sines around it.
+
+        Layers of few inputs or outputs are sums of products, which become a part of the kernel beside them. Weights are copied
+        from their rows, where they do not begin at aligned addresses.
+        """
+        if self.in_features <= FEW_PRODUCTS:
+            return (x[:, :, None] * self.weight[:, None]).sum(3) + self.bias[:, None]
+        if self.out_features <= FEW_PRODUCTS:
+            sums = [(x * self.weight[:, None, i]).sum(2) for i in range(self.out_features)]
+            return torch.stack(sums, 2) + self.bias[:, None]
+        return torch.bmm(x, self.weight.contiguous().transpose(1, 2)) + self.bias[:, None]
 
 
 class BatchNorm2d(nn.BatchNorm2d):

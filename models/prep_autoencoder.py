@@ -15,11 +15,14 @@ from models.errors import InputError, brief
 from models.instances import TargetNet
 from models.linear_encoders import LinearEncoder, ProbeEncoder
 from models.prep import check_prep_shape, pack
+from models.relay import relay
 
 EncoderName = Literal["convs", "linear", "probes"]
 OF_ENCODER = ("encoder", "num_probes")  # sizes that the decoder does not have
 # From this width on, rows of a PRep go through `features_by_windows` (benchmarks/speed.py).
 WINDOWS_FROM_WIDTH = 512
+# Of numbers that a GPU reads at once: what it multiplies is filled up to a multiple of it.
+ALIGNED = 16
 # So many rows are searched for their maxima at once: what fits the caches of a CPU, and what fills a GPU.
 CPU_ROWS_AT_ONCE, GPU_ROWS_AT_ONCE = 4, 64
 
@@ -70,7 +73,7 @@ class Encoder(nn.Module):
         """
         m, _, height, width = preps.shape
         rows = preps.reshape(-1, width)
-        if preps.requires_grad or preps.is_cuda:
+        if preps.requires_grad or preps.is_cuda or torch.compiler.is_compiling():
             features = self.features_of_rows(rows)
         else:
             filled = rows.any(1)
@@ -102,8 +105,30 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def positions_of_maxima(self, rows: Tensor) -> Tensor:
         """Return where along the width each channel of conv2 is largest, (R, W) to (R, 2h). LeakyReLU keeps the order."""
-        x = rows[:, None, None].contiguous(memory_format=torch.channels_last)
-        return self.conv2[0](self.conv1(x)).argmax(dim=3).flatten(1)
+        images = rows[:, None, None]
+        x = (
+            self.first_conv_of_rows(rows)
+            if rows.is_cuda
+            else self.conv1(images.contiguous(memory_format=torch.channels_last))
+        )
+        return self.conv2[0](x).argmax(dim=3).flatten(1)
+
+    def first_conv_of_rows(self, rows: Tensor) -> Tensor:
+        """Compute conv1 of rows (R, W) as a matrix product: (R, h, 1, W/2) in channels-last memory."""
+        conv, activation = self.conv1
+        x = activation(F.linear(*with_bias(F.pad(rows, (1, 1)).unfold(1, 3, 2), conv)))  # (R, W/2, h)
+        return x[:, None].permute(0, 3, 1, 2)
+
+
+def with_bias(windows: Tensor, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Return what a conv sees, (..., K), with a 1 after it, and its weights, (O, K), with its bias: their product is the conv.
+
+    Zeros follow, so that a GPU reads aligned numbers.
+    """
+    unused = -(windows.shape[-1] + 1) % ALIGNED
+    assert conv.bias is not None
+    weight = torch.cat([conv.weight.flatten(1), conv.bias[:, None]], 1)
+    return F.pad(F.pad(windows, (0, 1), value=1.0), (0, unused)), F.pad(weight, (0, unused))
 
 
 def conv_along_height(x: Tensor, layer: nn.Sequential) -> Tensor:
@@ -173,26 +198,50 @@ class Decoder(nn.Module):
         self.scalelayer = ScaleLayer(prep_shape) if affine else None
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        m = embeddings.shape[0]
-
-        def reshaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-            # On the CPU, channels-last makes the gradient of a strided conv's weight 4 times slower.
-            order = torch.channels_last if x.is_cuda else torch.contiguous_format
-            return x.reshape(m, *shape).contiguous(memory_format=order)
-
-        x = self.first_conv(embeddings.reshape(m, -1, self.grid, self.grid))  # (M, H*C1*L/(g/2)^2, (g/2)^2)
-        x = self.conv2(reshaped(x, self.rows))  # (M, W/8, H/2, L/2)
-        x = self.conv3(reshaped(x, self.half_rows))  # (M, C2/2, H/4, W/8)
-        x = self.conv4(x)  # (M, 32, H/4, W/8)
+        m = len(embeddings)
+        x = embeddings.reshape(m, -1, self.grid, self.grid)
+        # On the CPU, channels-last makes the gradient of a strided conv's weight 4 times slower.
+        x = self.deepened_channels_last(x) if x.is_cuda else self.deepened(x)  # (M, C2, H/2, W/4)
+        x = self.conv4(self.conv3(x))  # (M, 32, H/4, W/8)
         preps = x.reshape(m, 1, *self.prep_shape)
         return preps if self.scalelayer is None else self.scalelayer(preps)
 
-    def first_conv(self, x: Tensor) -> Tensor:
-        """Compute conv1 as a matrix product: it has few input channels, and this is twice as fast on the CPU."""
+    def deepened(self, x: Tensor) -> Tensor:
+        """Map embeddings as maps (M, E/g^2, g, g) through conv1 and conv2, and reshape them for conv3: (M, C2, H/2, W/4)."""
         conv, activation = self.conv1
-        windows = F.unfold(x, conv.kernel_size, padding=conv.padding, stride=conv.stride)  # (M, 9*E/g^2, (g/2)^2)
+        # conv1 has few input channels: as a matrix product it is twice as fast.
         weight = conv.weight.flatten(1).expand(len(x), -1, -1)
-        return activation(torch.baddbmm(conv.bias[:, None], weight, windows))
+        x = activation(torch.baddbmm(conv.bias[:, None], weight, self.windows(x)))  # (M, H*C1*L/(g/2)^2, (g/2)^2)
+        return self.conv2(x.reshape(-1, *self.rows)).reshape(-1, *self.half_rows)  # conv2 gives (M, W/8, H/2, L/2)
+
+    def deepened_channels_last(self, x: Tensor) -> Tensor:
+        """Compute the same in channels-last memory, in which a GPU's convs are fast, with as few copies as possible."""
+        (c1, height, length), (c2, half_height, quarter) = self.rows, self.half_rows
+        conv, pixels = self.conv2[0], (self.grid // 2) ** 2
+        if height * length % pixels:  # a channel of conv1 is a part of two rows
+            x = self.conv1(x).reshape(-1, *self.rows).contiguous(memory_format=torch.channels_last)
+        else:
+            x = self.first_conv_channels_last(x, height * length // pixels)  # (M, H*L, C1)
+            x = x.view(-1, height, length, c1).permute(0, 3, 1, 2)
+        unused = -len(conv.weight) % ALIGNED
+        x = F.conv2d(x, F.pad(conv.weight, (0, 0, 0, 0, 0, 0, 0, unused)), None, stride=2, padding=1)
+        x = relay(x.permute(0, 2, 3, 1).flatten(1, 2), conv.bias, c2)  # (M, H/2 * W/4, C2)
+        return x.view(-1, half_height, quarter, c2).permute(0, 3, 1, 2)
+
+    def first_conv_channels_last(self, x: Tensor, parts: int) -> Tensor:
+        """Compute conv1 as products whose results, in turn, are what the reshape makes of them: (M, H*L, C1).
+
+        Channel c*parts + j of conv1 holds the j-th part of the H*L numbers of channel c of conv2's input.
+        """
+        conv, activation = self.conv1
+        windows, weight = with_bias(self.windows(x).transpose(1, 2), conv)  # (M, (g/2)^2, K), (C1*parts, K)
+        weight = weight.unflatten(0, (-1, parts)).permute(1, 2, 0)  # (parts, K, C1)
+        return activation(windows[:, None] @ weight).flatten(1, 2)
+
+    def windows(self, x: Tensor) -> Tensor:
+        """Return what conv1 sees at each position, (M, 9*E/g^2, (g/2)^2)."""
+        conv = self.conv1[0]
+        return F.unfold(x, conv.kernel_size, padding=conv.padding, stride=conv.stride)
 
 
 def check_decoder_sizes(

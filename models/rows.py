@@ -19,6 +19,11 @@ from models.errors import InputError
 from models.layers import BatchNorm2d
 
 
+def index_on(device: torch.device, values: Sequence[int]) -> Tensor:
+    """Return indices (N,) int64 on a device. A GPU's work is not waited for, as it is if a list is the index."""
+    return torch.tensor(values, dtype=torch.int64).to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class Layout:
     """The position of each parameter in a row: names and shapes in layer order.

@@ -30,6 +30,6 @@ def test_instances_a_space_and_its_figures_are_made(tmp_path, few_photos):
     with torch.random.fork_rng():
         gpu_check.main(["cifar10", "--out", str(tmp_path)])
     found = json.loads((tmp_path / "cifar10.json").read_text())
-    assert found["steps"] == 4 and found["seconds_a_step"] > 0 and len(found["validation_errors"]) == 1
+    assert found["steps"] == 4 and found["seconds_a_step"] > 0
     written = {path.name for path in (tmp_path / "photos" / "single").iterdir()}
     assert {"best.pt", "eval_single.png", "interpolate_single_arch.png", "visualize_prep.png"} <= written

@@ -1,10 +1,11 @@
 """Graphed on the CPU, where it is the function itself. benchmarks/gpu_check.py compares its graphs on a GPU."""
 
+import pytest
 import torch
 from torch import nn
 
 from training import graphs
-from training.graphs import Graphed, without_graphs
+from training.graphs import Graphed, read_later, without_graphs
 from training.runtime import mixed_precision
 
 
@@ -28,6 +29,23 @@ def test_its_context_is_around_every_call():
     graphed = Graphed(lambda x: x @ x.T, None, mixed_precision(x.device, "bfloat16"))
     assert graphed(x).dtype == graphed(x).dtype == torch.bfloat16
     assert Graphed(lambda x: x @ x.T)(x).dtype == torch.float32
+
+
+def test_what_is_not_read_yet_is_read_later():
+    assert read_later(torch.tensor([3, 1]))() == [3, 1]
+
+
+@pytest.mark.parametrize("lacking", ["gcc and clang", "Triton"])
+def test_steps_are_not_compiled_where_that_is_not_possible(monkeypatch, capsys, lacking):
+    monkeypatch.delenv("CC", raising=False)
+    if lacking == "Triton":
+        monkeypatch.setattr(graphs.importlib.util, "find_spec", lambda name: None)
+    else:
+        monkeypatch.setattr(graphs.shutil, "which", lambda name: None)
+    monkeypatch.setattr(graphs, "can_compile", graphs.can_compile.__wrapped__)
+    graphed = Graphed(lambda x: x + 1, compiled=True)
+    assert graphed._run_compiled()(torch.ones(2)).tolist() == [2, 2]
+    assert "not compiled" in capsys.readouterr().out
 
 
 def test_recording_resumes_after_the_context():

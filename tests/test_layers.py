@@ -12,6 +12,7 @@ from models import layers
 from models.instances import run_instances
 
 M, B = 3, 5
+MANY = 19  # instances, in two groups that are merged, and a smaller one
 FORMS = ["channels", "vmap", "alone"]
 
 
@@ -36,6 +37,26 @@ def test_convs_of_folded_instances(data):
     torch.testing.assert_close(ours, plain)
     weights = torch.randn_like(plain)
     for mine, theirs in zip(*(torch.autograd.grad(out, (x, weight, bias), weights) for out in (ours, plain))):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("m", [2, 8, MANY])
+@pytest.mark.parametrize("channels", [(16, 32), (4, 8), (3, 16), (100, 2), (300, 1)], ids=str)
+@pytest.mark.parametrize("kernel, stride, padding", [(3, 2, 1), (1, 1, 0), (1, 2, 0), (3, 1, 1), (3, (2, 1), 0)])
+def test_convs_as_a_gpu_computes_them(monkeypatch, m, channels, kernel, stride, padding):
+    """Outputs and gradients, where instances are merged, or few channels filled up."""
+    monkeypatch.setattr(layers, "on_tensor_cores", lambda x: True)
+    conv, (i, o) = layers.Conv2d(*channels, kernel, stride, padding), channels
+    x, weight, bias = (
+        torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((m, 2, i, 6, 5), (m, o, i, kernel, kernel), (m, o))
+    )
+    ours = functional_call(conv, {"weight": weight, "bias": bias}, (layers.fold_instances(x),))
+    plain = torch.stack([F.conv2d(*one, stride, padding) for one in zip(x, weight, bias)])
+    torch.testing.assert_close(ours.unflatten(1, (m, o)).transpose(0, 1), plain)
+    weights = torch.randn_like(plain)
+    found = torch.autograd.grad(ours, (x, weight, bias), layers.fold_instances(weights))
+    for mine, theirs in zip(found, torch.autograd.grad(plain, (x, weight, bias), weights)):
         torch.testing.assert_close(mine, theirs)
 
 
@@ -66,6 +87,19 @@ def test_linear_layers_of_instances(shape):
     own = x if len(shape) == 3 else x.unflatten(1, (M, 4)).transpose(0, 1)
     plain = torch.stack([F.linear(*each) for each in zip(own, weight, bias)])
     torch.testing.assert_close(ours if len(shape) == 3 else ours.unflatten(1, (M, 3)).transpose(0, 1), plain)
+    for mine, theirs in zip(*(torch.autograd.grad(out.square().sum(), (x, weight, bias)) for out in (ours, plain))):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("i, o", [(3, 9), (9, 7), (9, 1), (9, 3), (2, 1)])
+def test_linear_layers_as_they_are_compiled(i, o):
+    x, weight, bias = (
+        torch.randn(*each, dtype=torch.float64, requires_grad=True) for each in ((M, B, i), (M, o, i), (M, o))
+    )
+    given, layer = {"weight": weight, "bias": bias}, layers.Linear(i, o)
+    compiled = torch.compile(lambda given, x: functional_call(layer, given, (x,)), backend="aot_eager", fullgraph=True)
+    ours, plain = compiled(given, x), torch.stack([F.linear(*each) for each in zip(x, weight, bias)])
+    torch.testing.assert_close(ours, plain)
     for mine, theirs in zip(*(torch.autograd.grad(out.square().sum(), (x, weight, bias)) for out in (ours, plain))):
         torch.testing.assert_close(mine, theirs)
 

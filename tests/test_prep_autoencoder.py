@@ -135,6 +135,20 @@ def test_encoder(kind, width, dtype):
     assert_same_gradients((ours * weights).sum(), (reference * weights).sum(), named)
 
 
+def test_first_conv_as_a_gpu_computes_it():
+    encoder, rows = Encoder(96).double(), torch.randn(3, 64, dtype=torch.float64)
+    assert_same(encoder.first_conv_of_rows(rows), encoder.conv1(rows[:, None, None]), "maps")
+
+
+@pytest.mark.parametrize("kind", ["all-zero rows", "left edge"])
+def test_encoder_as_it_is_compiled(kind):
+    encoder, preps = Encoder(96).double(), random_preps(kind, WINDOWS_FROM_WIDTH, torch.float64)
+    compiled = torch.compile(encoder.forward, backend="aot_eager", fullgraph=True)
+    ours, reference = compiled(preps), plain.encode(encoder, preps)
+    assert_same(ours, reference, "embeddings")
+    assert_same_gradients(ours.square().sum(), reference.square().sum(), dict(encoder.named_parameters()))
+
+
 def test_fast_features_at_the_left_edge_are_the_plain_ones():
     encoder, preps = Encoder(32).double(), random_preps("left edge", 32, torch.float64)
     assert_same(encoder.features_by_windows(preps), encoder.features_plainly(preps), "features")
@@ -173,6 +187,26 @@ def test_decoder(emb_size, dtype):
     ours, reference = decoder(embeddings), plain.decode(decoder, embeddings)
     assert_same(ours, reference, "PReps")
     named = {"embeddings": embeddings, **dict(decoder.named_parameters())}
+    assert_same_gradients((ours * weights).sum(), (reference * weights).sum(), named)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(256, (8, 640), 16, 64, 32), (512, (8, 632), 16, 64, 32), (288, (8, 40), 12, 24, 9)], ids=str
+)
+def test_decoder_in_the_memory_order_of_a_gpu(sizes):
+    """Its way through the first two convs; in the last of these sizes, a channel of the first is a part of two rows."""
+    decoder = Decoder(*sizes).double()
+    embeddings = torch.randn(M, sizes[0], dtype=torch.float64, requires_grad=True)
+    maps = embeddings.view(M, -1, decoder.grid, decoder.grid)
+    ours, reference = decoder.deepened_channels_last(maps), decoder.deepened(maps)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    assert_same(ours, reference, "maps")
+    weights = torch.randn_like(reference)
+    named = {
+        "embeddings": embeddings,
+        **dict(decoder.conv1.named_parameters()),
+        **dict(decoder.conv2.named_parameters()),
+    }
     assert_same_gradients((ours * weights).sum(), (reference * weights).sum(), named)
 
 

@@ -18,9 +18,10 @@ from data.nets import meta_batch
 from data.streams import stream
 from models.instances import TargetNet
 from models.prep_autoencoder import PrepAutoencoder
+from models.rows import index_on
 from models.token_autoencoder import TokenAutoencoder
 from training.distributed import rank_slice
-from training.graphs import Graphed
+from training.graphs import COMPILED_PREP, Graphed
 from training.losses import (
     OBJECTIVES,
     Given,
@@ -73,14 +74,16 @@ class PrepObjective:
             given = Given(self.net, x, config.temperature, scales)
             return objective(self.model(shown), rows, given).sum() / config.meta_batch
 
-        return Graphed(loss_of, self.model, mixed_precision(self.rows.device, config.optim.precision))
+        precision = mixed_precision(self.rows.device, config.optim.precision)
+        return Graphed(loss_of, self.model, precision, compiled=self.model.width >= COMPILED_PREP)
 
     def at(self, step: int) -> Found:
         """Return the loss of a step, mean over M targets."""
         config, seed = self.config, self.config.seed
         x, _ = self.batches.shared(step)  # (B, C, S, S)
         chosen = meta_batch(len(self.rows), config.meta_batch, seed, step)
-        rows = reorder(self.rows[chosen], self.net, config.views, seed, step)  # (M, P)
+        rows = self.rows[index_on(self.rows.device, chosen)]
+        rows = reorder(rows, self.net, config.views, seed, step)  # (M, P)
         shown = add_noise(rows, self.model.width, config.views, seed, step)
         rows, shown = rows[rank_slice()], shown[rank_slice()]
         return Found(chosen, self.graphed(shown, rows, x) if len(rows) else None)

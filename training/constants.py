@@ -60,8 +60,8 @@ Precisions = Annotated[
     Precision | None,
     tyro.conf.arg(
         help="of convs and matrix products. float32: IEEE's. tf32: on a GPU inputs are rounded to 10 bits; on a CPU float32. "
-        "bfloat16: 7 bits, fast on a GPU and on CPUs that have it, slow on others. None: bfloat16 on a GPU, but for fits "
-        "of shapes, else float32"
+        "bfloat16: 7 bits, fast on a GPU and on CPUs that have it, slow on others. None: on a GPU tf32 for fits of shapes "
+        "and bfloat16 for all else, on a CPU float32"
     ),
 ]
 

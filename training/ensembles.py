@@ -56,7 +56,8 @@ class Ensemble:
 
     `rows` (M, P) are their parameters, batch norm included, and the optimizer's only parameter: the optimizer must work
     element by element, as SGD and Adam do. The loss is the sum of the instances' mean losses, so that no gradient depends on
-    M. `best_state` is each instance's state at its highest accuracy.
+    M. `best_state` is each instance's state at its highest accuracy. If `compiled`, so is the step on a GPU, anew for every
+    number of instances.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class Ensemble:
         make_optimizer: Callable[[list[Tensor]], torch.optim.Optimizer],
         losses: Callable[[Tensor, Tensor], Tensor] = cross_entropies,
         precision: MixedPrecision | None = None,
+        compiled: bool = False,
     ):
         self.net, self.make_optimizer, self.losses, self.precision = net, make_optimizer, losses, precision
+        self.compiled = compiled
         layout = net.trained_layout
         self.rows = layout.flatten(state).requires_grad_()
         self.statistics = {name: value.clone() for name, value in state.items() if name not in layout.names}
@@ -152,7 +155,7 @@ class Ensemble:
             return self._losses_of({**self.net.trained_layout.unflatten(rows), **running}, inputs, targets)
 
         # Recorded anew whenever instances leave, and not faster if tuned.
-        return Graphed(losses, None, self.precision, kept=running.values, tuned=False)
+        return Graphed(losses, None, self.precision, kept=running.values, tuned=False, compiled=self.compiled)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Change the optimizer's learning rate."""

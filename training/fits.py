@@ -16,8 +16,8 @@ from data.shapes import fit_samples, split_shapes
 from data.streams import balanced_indices, device_keys
 from models.instances import TargetNet
 from training.distributed import is_first
-from training.ensembles import Ensemble, initial_state, squared_errors
-from training.runtime import versions
+from training.ensembles import Ensemble, initial_state, optimizer_of, squared_errors
+from training.runtime import MixedPrecision, versions
 from training.zoo import Plan, Zoo
 
 # Where a SIREN starts: at random numbers of its own; all at the same; all at one SIREN fitted to the training shapes together.
@@ -25,6 +25,7 @@ Init = Literal["random", "shared", "mean"]
 MEAN_SAMPLES = 4096  # of each training shape, for the SIREN that is fitted to all of them
 MEAN_POINTS, MEAN_RATE = 4096, 2e-3  # samples that it sees in a step, and Adam's rate at the start
 MEAN_DECAYS = 50  # times that the rate is multiplied by 0.9
+COMPILED_WIDTH = 128  # units of a SIREN's widest layer, from which on a GPU's steps are compiled
 
 
 def plan_fits(config: Any, net: TargetNet, shapes: list[Path]) -> tuple[list[Plan], dict[Path, str], list[Path]]:
@@ -80,6 +81,12 @@ def start_of(
     zoo.wait([plan])
     is_on_disk(plan.path, plan.facts)  # refuses another one, on every rank
     return {name: value[None].to(device) for name, value in read_instance(plan.path)[0].items()}
+
+
+def ensemble_of(config: Any, net: TargetNet, start: dict[str, Tensor], precision: MixedPrecision) -> Ensemble:
+    """Return SIRENs to be fitted, from where they start. Compiling pays for wide ones, and they all stay to the end."""
+    optimizer = optimizer_of(config.optimizer, config.learning_rate)
+    return Ensemble(net, start, optimizer, squared_errors, precision, compiled=max(config.hidden) >= COMPILED_WIDTH)
 
 
 def fit_to_all(

@@ -11,7 +11,8 @@ from torch import Tensor
 from data.images import Batches, Images
 from data.nets import NetsDataset
 from models.instances import TargetNet
-from models.rows import Layout
+from models.rows import Layout, index_on
+from training.graphs import Graphed
 from training.runtime import MixedPrecision
 
 IMAGES_AT_ONCE = 1000
@@ -71,7 +72,7 @@ def teacher_losses(predicted: Tensor, teacher: Tensor, labels: Tensor, temperatu
 
 def class_id_losses(class_logits: Tensor, desired: list[int]) -> Tensor:
     """Compute L_class of eq. 6 and 7, the cross entropy of the desired ClassId, for each instance (M,), from logits (M, A)."""
-    target = torch.tensor(desired, device=class_logits.device)
+    target = index_on(class_logits.device, desired)
     return F.cross_entropy(class_logits, target, reduction="none")
 
 
@@ -90,7 +91,8 @@ def interpolate_boundaries(
     """
     factors = interpolation_factors(num_class_ids)
     gamma = torch.tensor(factors, dtype=embeddings.dtype, device=embeddings.device)[None, :, None]
-    low, high = (embeddings[[pair[end] for pair in pairs]][:, None] for end in (0, 1))  # (pairs, 1, E)
+    ends = (index_on(embeddings.device, [pair[end] for pair in pairs]) for end in (0, 1))
+    low, high = (embeddings[end][:, None] for end in ends)  # (pairs, 1, E)
     between = (1 - gamma) * low + gamma * high  # (pairs, A-2, E)
     return between.flatten(0, 1), [i for _ in pairs for i in range(1, num_class_ids - 1)]
 
@@ -184,6 +186,7 @@ class Teacher:
 
     def __init__(self, teacher: NetsDataset, images: Images, precision: MixedPrecision):
         self.net, self.row, self.precision = teacher.nets[0], teacher.rows, precision
+        self.graphed = Graphed(self.run)
         self.seen: Tensor | None = None  # (2, N, classes): of all images, and of all mirror images
         if not images.padding:
             index = torch.arange(len(images), device=self.row.device).split(IMAGES_AT_ONCE)
@@ -194,7 +197,8 @@ class Teacher:
     def logits(self, batches: Batches, step: int, x: Tensor) -> Tensor:
         """Return logits (B, classes) of a step's images x (B, C, S, S), those of `batches`."""
         if self.seen is None:
-            return self.run(x)
+            with torch.no_grad():
+                return self.graphed(x)
         index, _, flip = batches.views(step)
         return self.seen[flip[0].long(), index[0]]
 
