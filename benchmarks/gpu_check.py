@@ -186,7 +186,7 @@ def train_space(num_steps: int, folders: Folders, runs_dir: Path, tiny: bool) ->
         temperature=1.0,
         optim=replace(base.optim, schedule="one-cycle", clip_norm=1.0, **changes),
         start=replace(base.start, affine_start="instance", affine_quantile=0.8),
-        views=replace(base.views, prep_noise=0.3),
+        views=replace(base.views, prep_noise=0.3, reorder_channels=True),
         folders=replace(folders, runs_dir=runs_dir),  # the instances are read through their lists, which name them
     )
     began = time.monotonic()

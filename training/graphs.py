@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -77,6 +78,7 @@ class Graphed:
         """Return `_run` with the function compiled, if it should be and can be."""
         if not self.compiled or not can_compile():
             return self._run
+        warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # float32 was asked for
         function = torch.compile(self.function, fullgraph=True, dynamic=False)
 
         def run(*inputs: Tensor) -> Tensor:
@@ -90,6 +92,8 @@ class Graphed:
         # The graph reads its inputs from these copies, which every call fills.
         copies = tuple(each.detach().clone().requires_grad_(each.requires_grad) for each in inputs)
         run = self._run_compiled()
+        # Gradients of a replay come from the stream that it was recorded on; autograd waits for it, and would warn of it.
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         cudnn = torch.backends.cudnn
         tuned, cudnn.benchmark = cudnn.benchmark, self.tuned
         try:

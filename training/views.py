@@ -1,5 +1,6 @@
 """What an autoencoder starts from, and how targets are shown to it in training: as PReps, or as windows of tokens."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from models.rows import Channels, Layout, num_channels, reordering, reorderings
 from models.siren_rows import of_moved_points, with_flipped_units
 from models.token_autoencoder import TokenAutoencoder
 from training.constants import SirenViews, Start, TokenStart, TokenViews, Views
+
+ORDERS_AT_ONCE = 16  # steps whose orders of channels a GPU draws at once
 
 
 def start_at_instances(
@@ -76,12 +79,21 @@ def reorder(rows: Tensor, net: TargetNet, views: Views, seed: int, step: int) ->
     """Return rows (M, P) with their hidden channels in the step's random order, if `views` asks for it."""
     if not views.reorder_channels:
         return rows
-    rng = stream("order of channels", seed, step)
     if not rows.is_cuda:
+        rng = stream("order of channels", seed, step)
         return rows[:, reordering(net.layout, net.hidden_channels(), rng)]
-    # A GPU would wait for an index from the CPU.
-    generator = torch.Generator(rows.device).manual_seed(int(rng.integers(2**31)))
-    return rows[:, random_orders(net.layout, net.hidden_channels(), 1, generator)[0]]
+    block, i = divmod(step, ORDERS_AT_ONCE)
+    return rows[:, orders_on(rows.device, net, seed, block)[i]]
+
+
+@functools.lru_cache(maxsize=1)
+def orders_on(device: torch.device, net: TargetNet, seed: int, block: int) -> Tensor:
+    """Return the orders of channels for ORDERS_AT_ONCE steps, an index (ORDERS_AT_ONCE, P) int64.
+
+    A GPU would wait for an index from the CPU, and one that it draws itself takes a hundred small kernels.
+    """
+    generator = torch.Generator(device).manual_seed(torch_seed("orders of channels", seed, block))
+    return random_orders(net.layout, net.hidden_channels(), ORDERS_AT_ONCE, generator)
 
 
 def add_noise(rows: Tensor, width: int, views: Views, seed: int, step: int) -> Tensor:
