@@ -29,7 +29,7 @@ from models.instances import TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.rows import index_on
 from models.target_nets import architectures_by_class_id
-from training.constants import Count, Flat, Fraction, Optim, Positive, Seed, Start, Views
+from training.constants import Count, Flat, Fraction, Optim, Positive, Seed, Start, Views, with_precision
 from training.distributed import rank_slice
 from training.graphs import Graphs, read_later
 from training.losses import Teacher, boundary_pairs, class_id_losses, interpolate_boundaries, teacher_losses
@@ -74,6 +74,7 @@ def main(config: Config) -> None:
         raise InputError(f"--meta-batch {config.meta_batch}: the missing setting shows pairs, it must be 2")
     torch.manual_seed(config.seed)
     device, seed = pick_device(), config.seed
+    config = with_precision(config, device)
     images = load_images(config.dataset, config.folders.data_dir, device)
     batches = Batches(images.train, [(seed,)], config.image_batch)
     nets = TargetNets.on_images(architectures_by_class_id(), images.image_shape, images.num_classes)
@@ -90,8 +91,7 @@ def main(config: Config) -> None:
     data = {"instances": shown, "teacher": fingerprint(teacher_net.rows), "images": images.fingerprint}
     run = Run.of(folder, run_constants(config, **data), space.about, model, config.optim, highest_is_best=True)
     precision = mixed_precision(device, config.optim.precision)
-    teacher = Teacher(teacher_net, images.train, precision)
-    graphs = Graphs(model, nets, precision)
+    teacher, graphs = Teacher(teacher_net, images.train, precision), Graphs(model, nets, precision)
     # Validated beside each instance: those between the i-th of the lowest and the i-th of the highest ClassId.
     val_pairs = list(zip(val.indices_of(0), val.indices_of(last)))
 
@@ -137,8 +137,7 @@ def step_losses(
     between, between_ids = interpolate_boundaries(embeddings, pairs, num_class_ids)
     embeddings, desired = torch.cat([embeddings, between])[rank_slice()], [*class_ids, *between_ids][rank_slice()]
     class_logits = graphs.classify(embeddings)
-    read = read_later(class_logits.argmax(1))
-    predicted = graphs.decode(embeddings)
+    read, predicted = read_later(class_logits.argmax(1)), graphs.decode(embeddings)
     predicted_ids = read()  # the one value that a step reads back from the device
     logits = graphs.run(predicted, predicted_ids, x)
     kd = teacher_losses(logits, teacher, labels, config.temperature, config.alpha).sum()

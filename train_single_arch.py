@@ -29,7 +29,7 @@ from models.instances import TargetNets
 from models.prep_autoencoder import PrepAutoencoder, Sizes
 from models.target_nets import get_architecture
 from training.autoencoders import PrepObjective
-from training.constants import Count, Flat, Optim, Positive, Seed, Start, Views
+from training.constants import Count, Flat, Optim, Positive, Seed, Start, Views, with_precision
 from training.losses import OBJECTIVE_FOLDERS, OBJECTIVES, weight_losses
 from training.run import Run, run_constants
 from training.runtime import pick_device
@@ -73,6 +73,7 @@ PRESETS = {
 def main(config: Config) -> None:
     torch.manual_seed(config.seed)
     device, seed = pick_device(), config.seed
+    config = with_precision(config, device)
     images = load_images(config.dataset, config.folders.data_dir, device)
     batches = Batches(images.train, [(seed,)], config.image_batch)
     nets = TargetNets.on_images([get_architecture(config.architecture)], images.image_shape, images.num_classes)

@@ -71,9 +71,15 @@ class Conv2d(nn.Conv2d):
         return F.conv2d(x, weight, bias, stride, self.padding, self.dilation, groups)
 
 
+def in_bfloat16(x: Tensor) -> bool:
+    """Return whether convs of x are computed in bfloat16."""
+    kind = x.device.type
+    return x.dtype == torch.bfloat16 or kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind)
+
+
 def on_tensor_cores(x: Tensor) -> bool:
     """Return whether convs of x are computed on a GPU in bfloat16."""
-    return x.is_cuda and (torch.is_autocast_enabled("cuda") or x.dtype == torch.bfloat16)
+    return x.is_cuda and in_bfloat16(x)
 
 
 def filled_channels(x: Tensor, m: int) -> Tensor:

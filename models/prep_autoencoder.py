@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.errors import InputError, brief
 from models.instances import TargetNet
+from models.layers import in_bfloat16
 from models.linear_encoders import LinearEncoder, ProbeEncoder
 from models.prep import check_prep_shape, pack
 from models.relay import relay
@@ -111,7 +112,7 @@ class Encoder(nn.Module):
             if rows.is_cuda
             else self.conv1(images.contiguous(memory_format=torch.channels_last))
         )
-        return self.conv2[0](x).argmax(dim=3).flatten(1)
+        return self.conv2[0](x).max(dim=3).indices.flatten(1)  # faster than argmax
 
     def first_conv_of_rows(self, rows: Tensor) -> Tensor:
         """Compute conv1 of rows (R, W) as a matrix product: (R, h, 1, W/2) in channels-last memory."""
@@ -200,8 +201,9 @@ class Decoder(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         m = len(embeddings)
         x = embeddings.reshape(m, -1, self.grid, self.grid)
-        # On the CPU, channels-last makes the gradient of a strided conv's weight 4 times slower.
-        x = self.deepened_channels_last(x) if x.is_cuda else self.deepened(x)  # (M, C2, H/2, W/4)
+        # In float32 on the CPU, channels-last makes the gradient of a strided conv's weight 4 times slower.
+        fast = x.is_cuda or in_bfloat16(x)
+        x = self.deepened_channels_last(x) if fast else self.deepened(x)  # (M, C2, H/2, W/4)
         x = self.conv4(self.conv3(x))  # (M, 32, H/4, W/8)
         preps = x.reshape(m, 1, *self.prep_shape)
         return preps if self.scalelayer is None else self.scalelayer(preps)
@@ -215,7 +217,7 @@ class Decoder(nn.Module):
         return self.conv2(x.reshape(-1, *self.rows)).reshape(-1, *self.half_rows)  # conv2 gives (M, W/8, H/2, L/2)
 
     def deepened_channels_last(self, x: Tensor) -> Tensor:
-        """Compute the same in channels-last memory, in which a GPU's convs are fast, with as few copies as possible."""
+        """Compute the same in channels-last memory, in which a GPU's convs are fast and those in bfloat16, with few copies."""
         (c1, height, length), (c2, half_height, quarter) = self.rows, self.half_rows
         conv, pixels = self.conv2[0], (self.grid // 2) ** 2
         if height * length % pixels:  # a channel of conv1 is a part of two rows

@@ -1,8 +1,8 @@
-"""On a GPU, the way from the decoder's second conv to its third: bias, leaky ReLU, and two transposes.
+"""The way from the decoder's second conv to its third, where both are in channels-last memory: bias, leaky ReLU, two transposes.
 
 The second conv ends in channels-last memory, which is where convs are fast. The paper's reshape counts its numbers as contiguous
-maps do, and the third conv wants channels last again. PyTorch copies between the two an element at a time; here it is a tile at
-a time, and what is computed for every element on the way costs no pass of its own (docs/performance.md).
+maps do, and the third conv wants channels last again. PyTorch copies between the two an element at a time; here it is some rows at
+a time, on a GPU a tile, and what is computed for every element on the way costs no pass of its own (docs/performance.md).
 """
 
 from typing import Any
@@ -19,6 +19,7 @@ except ImportError:  # it comes with PyTorch for CUDA on Linux; without it, PyTo
 
 SLOPE = 0.01  # of nn.LeakyReLU
 TILE = 64
+ROWS_AT_ONCE = 32  # on the CPU: what is written to a column is then a whole line of its cache
 
 
 def transposed(
@@ -31,13 +32,19 @@ def transposed(
     """
     if triton is not None and x.is_cuda and x.dtype in (torch.float32, torch.bfloat16, torch.float16):
         return _transposed_in_tiles(x, shape, bias, activations)
-    height, width = shape
-    if activations is not None:
-        x = torch.where(activations > 0, x, x * SLOPE)
-    x = x[..., :height].transpose(1, 2)
-    if bias is not None:
-        x = F.leaky_relu(x + bias.to(x.dtype)[:, None], SLOPE)
-    return F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])).contiguous()
+    (number, rows, columns), (height, width) = x.shape, shape
+    filled = min(columns, height)
+    out = x.new_empty(number, height, width)
+    out[:, filled:], out[:, :, rows:] = 0, 0
+    for first in range(0, rows, ROWS_AT_ONCE):
+        part = slice(first, min(first + ROWS_AT_ONCE, rows))
+        values = x[:, part, :filled]
+        if bias is not None:
+            values = F.leaky_relu(values + bias.to(x.dtype), SLOPE)
+        if activations is not None:
+            values = torch.where(activations[:, part, :filled] > 0, values, values * SLOPE)
+        out[:, :filled, part] = values.transpose(1, 2)
+    return out
 
 
 def _transposed_in_tiles(x: Tensor, shape: tuple[int, int], bias: Tensor | None, activations: Tensor | None) -> Tensor:
@@ -101,8 +108,8 @@ def relay_backward(gradient: Tensor, out: Tensor, channels: int, shape: list[int
     """Return the gradients of x, whose shape is given, and of the bias (channels,)."""
     m, pixels, width = shape
     maps = transposed(gradient, (out.shape[2], out.shape[1]), activations=out).view(m, channels, pixels)
-    dtype = torch.promote_types(maps.dtype, torch.float32)
-    return transposed(maps, (pixels, width)), maps.sum(2, dtype=dtype).sum(0)
+    of_bias = maps.sum(2).sum(0, dtype=torch.promote_types(maps.dtype, torch.float32))
+    return transposed(maps, (pixels, width)), of_bias
 
 
 @relay.register_fake

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 
 from models.errors import InputError
+from training import constants
 from training.constants import (
     AtLeast2,
     Count,
@@ -124,6 +126,29 @@ def test_numbers_outside_their_limits_are_refused_with_the_flag(script, flag, va
 def test_every_preset_is_within_its_limits(script):
     for preset in importlib.import_module(script).PRESETS.values():
         check_limits(preset)
+
+
+@pytest.mark.parametrize(
+    "amx, width, device, given, found",
+    [
+        (True, 10_000, "cpu", None, "bfloat16"),
+        (True, 10_000, "cpu", "float32", "float32"),
+        (True, 160, "cpu", None, None),  # too narrow to gain from it
+        (False, 10_000, "cpu", None, None),
+        (True, 10_000, "cuda", None, None),  # a GPU's own default
+    ],
+)
+def test_wide_preps_are_trained_in_bfloat16_where_a_cpu_has_it(monkeypatch, amx, width, device, given, found):
+    monkeypatch.setattr(constants, "has_amx", lambda: amx)
+    preset = importlib.import_module("train_single_arch").PRESETS["cifar10"]
+    config = dataclasses.replace(
+        preset,
+        sizes=dataclasses.replace(preset.sizes, prep_shape=(8, width)),
+        optim=dataclasses.replace(preset.optim, precision=given),
+    )
+    chosen = constants.with_precision(config, torch.device(device))
+    assert chosen.optim.precision == found
+    assert dataclasses.replace(chosen, optim=config.optim) == config  # nothing else changes
 
 
 @pytest.mark.parametrize("group", [Optim, Start, Views, SideBySide, Search])

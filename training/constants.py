@@ -4,14 +4,15 @@ import dataclasses
 import math
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 
 from models.errors import Limits
-from training.runtime import Precision
+from models.prep_autoencoder import WINDOWS_FROM_WIDTH
+from training.runtime import Precision, has_amx
 
 Flat = tyro.conf.OmitArgPrefixes  # the fields of a group are flags without the group's name
 
@@ -61,7 +62,7 @@ Precisions = Annotated[
     tyro.conf.arg(
         help="of convs and matrix products. float32: IEEE's. tf32: on a GPU inputs are rounded to 10 bits; on a CPU float32. "
         "bfloat16: 7 bits, fast on a GPU and on CPUs that have it, slow on others. None: on a GPU tf32 for fits of shapes "
-        "and bfloat16 for all else, on a CPU float32"
+        "and bfloat16 for all else, on a CPU float32, with AMX bfloat16 for NetSpaces of images with wide PReps"
     ),
 ]
 
@@ -96,6 +97,18 @@ class Optim:
         return optimizer, torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.learning_rate, total_steps=self.num_steps + 1, div_factor=25, final_div_factor=end
         )
+
+
+def with_precision(config: Any, device: torch.device) -> Any:
+    """Return the config of a NetSpace of images, whose precision is said where it depends on the CPU.
+
+    With AMX, PReps wide enough for it are trained in bfloat16. A run's constants then say so, and it goes on in the precision
+    that it began in, on whatever machine.
+    """
+    wide = config.sizes.prep_shape[1] >= WINDOWS_FROM_WIDTH
+    if config.optim.precision is not None or device.type != "cpu" or not wide or not has_amx():
+        return config
+    return replace(config, optim=replace(config.optim, precision="bfloat16"))
 
 
 AffineStart = Literal["paper", "zero", "instance"]

@@ -73,6 +73,11 @@ def pick_device() -> torch.device:
     return torch.device("cuda", local_rank())
 
 
+def has_amx() -> bool:
+    """Return whether this CPU multiplies matrices of bfloat16 in AMX tiles, which is much faster than float32."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
 class MixedPrecision:
     """A context in which convs and matrix products use bfloat16, or float32. Unlike torch.autocast, one may nest in itself.
 
