@@ -331,6 +331,9 @@ def cases(on_gpu: bool) -> dict[str, Case]:
         ),
         "sdf": Case(f"NetSpace, SDF: 4 SIRENs 256 wide, {p} points, PRep 8x10,000", partial(sdf_step, points=points)),
     }
+    if not on_gpu:
+        title = f"{found['single'].title}, ours in bfloat16"
+        found["single-bfloat16"] = Case(title, partial(single_step, precision="bfloat16"))
     sides = [(name, m) for name in PAPER for m in (1, 4, 16, 64, 256) if (name, m) != ("resnet56", 256)]
     for name, m in [*sides, ("resnet8", 132)]:
         found[f"{name}-{m}"] = Case(

@@ -1,5 +1,7 @@
 """Graphed on the CPU, where it is the function itself. benchmarks/gpu_check.py compares its graphs on a GPU."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -44,8 +46,35 @@ def test_steps_are_not_compiled_where_that_is_not_possible(monkeypatch, capsys, 
         monkeypatch.setattr(graphs.shutil, "which", lambda name: None)
     monkeypatch.setattr(graphs, "can_compile", graphs.can_compile.__wrapped__)
     graphed = Graphed(lambda x: x + 1, compiled=True)
-    assert graphed._run_compiled()(torch.ones(2)).tolist() == [2, 2]
+    assert graphed._run_compiled((torch.ones(2),))(torch.ones(2)).tolist() == [2, 2]
     assert "not compiled" in capsys.readouterr().out
+
+
+def test_a_step_that_a_compiler_fails_at_goes_on_without(monkeypatch, capsys):
+    def failing(function, **options):
+        def call(*inputs):
+            raise RuntimeError("no kernel\nfor this")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", failing)
+    monkeypatch.setattr(graphs, "can_compile", lambda: True)
+    run = Graphed(lambda x: x + 1, compiled=True)._run_compiled((torch.ones(2),))
+    assert run(torch.ones(2)).tolist() == [2, 2]
+    assert "no kernel for this" in capsys.readouterr().out
+
+
+def test_a_compiled_step_is_the_step_itself(monkeypatch):
+    """Outputs and gradients of what is compiled, here for a CPU."""
+    monkeypatch.setattr(graphs, "can_compile", lambda: True)
+    compiled = partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", compiled)
+    model, x = nn.Linear(3, 2), torch.randn(4, 3)
+    graphed = Graphed(lambda x: model(x).square().sum(), model, mixed_precision(x.device, None), compiled=True)
+    run = graphed._run_compiled((x,))
+    assert run is not graphed._run
+    for ours, theirs in zip(*(torch.autograd.grad(each(x), list(model.parameters())) for each in (run, graphed._run))):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_recording_resumes_after_the_context():

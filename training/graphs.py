@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.errors import brief
 from models.instances import TargetNets
 from models.prep_autoencoder import PrepAutoencoder
 from training.runtime import MixedPrecision
@@ -74,8 +75,8 @@ class Graphed:
         with self.context or contextlib.nullcontext():
             return self.function(*inputs)
 
-    def _run_compiled(self) -> Callable[..., Tensor]:
-        """Return `_run` with the function compiled, if it should be and can be."""
+    def _run_compiled(self, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+        """Return `_run` with the function compiled, if it should be and can be; it is called once with these inputs."""
         if not self.compiled or not can_compile():
             return self._run
         warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # float32 was asked for
@@ -85,18 +86,23 @@ class Graphed:
             with self.context or contextlib.nullcontext():
                 return function(*inputs)
 
+        try:
+            run(*inputs)
+        except Exception as error:  # of a kind that depends on the compiler's part; the function itself may do without
+            print(f"the training step cannot be compiled, and takes longer: {brief(' '.join(str(error).split()))}")
+            return self._run
         return run
 
     def _record(self, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
         before = [each.clone() for each in self.kept()]
         # The graph reads its inputs from these copies, which every call fills.
         copies = tuple(each.detach().clone().requires_grad_(each.requires_grad) for each in inputs)
-        run = self._run_compiled()
         # Gradients of a replay come from the stream that it was recorded on; autograd waits for it, and would warn of it.
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         cudnn = torch.backends.cudnn
         tuned, cudnn.benchmark = cudnn.benchmark, self.tuned
         try:
+            run = self._run_compiled(copies)
             if torch.is_grad_enabled():
                 module = _Module(run, self.module)
                 graphed = torch.cuda.make_graphed_callables(module, copies, allow_unused_input=True)
